@@ -1,0 +1,206 @@
+"""An adapter's config as PEFT writes it: what the manifest and the arithmetic need of it.
+
+The config is untrusted input: it is read as JSON, its types are checked, and the
+regular expressions in `rank_pattern` and `alpha_pattern` are bounded before they run.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from soup_git.errors import FatalError
+
+MAX_CONFIG_BYTES = 1 << 20
+MAX_PATTERNS = 256
+MAX_PATTERN_LENGTH = 256
+
+_PREFIX = "base_model.model."
+# PEFT names a factor `MODULE.lora_A.weight`; embeddings drop `.weight`, biases and DoRA's
+# magnitude add their own words, other methods have theirs (IA3, LoHa, LoKr, OFT, VeRA, …).
+_FACTOR = re.compile(
+    r"\.(?:lora_(?:A|B|embedding_A|embedding_B|magnitude_vector)|lora_E|lora_ranknum"
+    r"|hada_w[12]_[ab]|hada_t[12]|lokr_w[12](?:_[ab])?|lokr_t2|ia3_l|oft_[rR]|boft_[RsS]"
+    r"|vera_lambda_[bd]|vblora_(?:logits|vector_bank)_?[AB]?|randlora_(?:lambda|gamma)"
+    r"|hra_u|c3a_kernel|spectrum|ln_tuning_layers|delora_(?:A|B|lambda))(?:\.|$)"
+)
+
+
+def module_of(tensor: str) -> str:
+    """The module a tensor belongs to: no `base_model.model.`, no `.lora_*` suffix."""
+    name = tensor.removeprefix(_PREFIX)
+    found = _FACTOR.search(name)
+    if found:
+        return name[: found.start()]
+    return name.removesuffix(".weight").removesuffix(".bias")
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """The keys of `adapter_config.json` that say what the weights mean."""
+
+    peft_type: str
+    base_model: str | None
+    rank: int | None = None
+    alpha: float | None = None
+    rslora: bool = False
+    dora: bool = False
+    rank_pattern: Mapping[str, int] = field(default_factory=dict)
+    alpha_pattern: Mapping[str, float] = field(default_factory=dict)
+    target_parameters: bool = False
+
+    @property
+    def is_lora(self) -> bool:
+        return self.peft_type == "LORA"
+
+    def rank_of(self, module: str) -> int | None:
+        key = _matching_pattern(self.rank_pattern, module)
+        return self.rank if key is None else self.rank_pattern[key]
+
+    def alpha_of(self, module: str) -> float | None:
+        key = _matching_pattern(self.alpha_pattern, module)
+        return self.alpha if key is None else self.alpha_pattern[key]
+
+
+def parse_adapter_config(data: bytes, where: str) -> AdapterConfig:
+    """Read the bytes of an `adapter_config.json`; `where` names them in errors."""
+    raw = _json_object(data, where)
+    peft_type = raw.get("peft_type")
+    if not isinstance(peft_type, str) or not peft_type.replace("_", "").isalnum():
+        raise FatalError(
+            f"{where}: peft_type is {peft_type!r}, which is not a PEFT method",
+            hint="save the adapter again with PEFT's model.save_pretrained(DIR)",
+        )
+    base = raw.get("base_model_name_or_path")
+    if base is not None and not isinstance(base, str):
+        raise FatalError(
+            f"{where}: base_model_name_or_path is not a string", hint=_FIX.format(where)
+        )
+    config = AdapterConfig(peft_type=peft_type.upper(), base_model=base or None)
+    if not config.is_lora:
+        rank = raw.get("r")
+        return config if not _is_int(rank) else _replace(config, rank=rank)
+    return _replace(
+        config,
+        rank=_checked(raw, "r", 8, _is_int, "a whole number", where, minimum=1),
+        alpha=_checked(raw, "lora_alpha", 8, _is_number, "a number", where),
+        rslora=_checked(raw, "use_rslora", False, _is_bool, "true or false", where),
+        dora=_checked(raw, "use_dora", False, _is_bool, "true or false", where),
+        rank_pattern=_pattern(raw, "rank_pattern", _is_int, where),
+        alpha_pattern=_pattern(raw, "alpha_pattern", _is_number, where),
+        target_parameters=bool(raw.get("target_parameters")),
+    )
+
+
+_FIX = "git checkout -- {0}, or save the adapter again with PEFT's model.save_pretrained(DIR)"
+
+
+def _json_object(data: bytes, where: str) -> dict[str, Any]:
+    if len(data) > MAX_CONFIG_BYTES:
+        raise FatalError(
+            f"{where} is {len(data):,} bytes; at most 1 MiB is read", hint=_FIX.format(where)
+        )
+    if data.startswith((b"<<<<<<<",)) or b"\n<<<<<<< " in data:
+        raise FatalError(
+            f"{where} still has git's conflict markers in it",
+            hint=f"git checkout --ours -- {where}, or --theirs, then git add {where}",
+        )
+    try:
+        raw = json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise FatalError(f"{where} is not JSON: {error}", hint=_FIX.format(where)) from None
+    if not isinstance(raw, dict):
+        raise FatalError(f"{where} is not a JSON object", hint=_FIX.format(where))
+    return raw
+
+
+def _replace(config: AdapterConfig, **changes: Any) -> AdapterConfig:
+    return AdapterConfig(**{**config.__dict__, **changes})
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30
+
+
+def _is_bool(value: object) -> bool:
+    return isinstance(value, bool)
+
+
+def _checked(
+    raw: dict[str, Any],
+    key: str,
+    default: Any,
+    is_valid: Any,
+    wanted: str,
+    where: str,
+    minimum: float | None = None,
+) -> Any:
+    value = raw.get(key)
+    if value is None:
+        return default
+    if not is_valid(value) or (minimum is not None and value < minimum):
+        least = "" if minimum is None else f" of at least {minimum}"
+        raise FatalError(
+            f"{where}: {key} is {value!r}, not {wanted}{least}", hint=_FIX.format(where)
+        )
+    return value
+
+
+def _pattern(raw: dict[str, Any], key: str, is_valid: Any, where: str) -> dict[str, Any]:
+    pattern = raw.get(key) or {}
+    if not isinstance(pattern, dict) or not all(map(is_valid, pattern.values())):
+        raise FatalError(
+            f"{where}: {key} does not map module names to numbers", hint=_FIX.format(where)
+        )
+    if len(pattern) > MAX_PATTERNS:
+        raise FatalError(f"{where}: {key} has {len(pattern)} keys; at most {MAX_PATTERNS}")
+    for regex in pattern:
+        if not is_safe_pattern(regex):
+            raise FatalError(
+                f"{where}: the key {regex!r} of {key} is not a pattern that can be matched safely",
+                hint="write the module's name, with at most '.*', '\\d+' or a choice (a|b) in it",
+            )
+    return pattern
+
+
+def is_safe_pattern(regex: str) -> bool:
+    """Whether `regex` compiles and cannot take exponential time (no repeat inside a repeat)."""
+    if len(regex) > MAX_PATTERN_LENGTH:
+        return False
+    try:
+        parsed = re._parser.parse(regex)  # type: ignore[attr-defined]
+    except (re.error, RecursionError, OverflowError):
+        return False
+    return _repeats(parsed, inside=False) <= 6
+
+
+def _repeats(parsed: Iterable[Any], *, inside: bool) -> int:
+    """Unbounded repeats in a parsed pattern; one inside another counts as far too many."""
+    count = 0
+    for operation, argument in parsed:
+        name = str(operation)
+        if name in {"MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT"}:
+            count += 100 if inside else 1
+            count += _repeats(argument[2], inside=True)
+        elif name == "SUBPATTERN":
+            count += _repeats(argument[3], inside=inside)
+        elif name == "BRANCH":
+            count += sum(_repeats(branch, inside=inside) for branch in argument[1])
+        elif name in {"ASSERT", "ASSERT_NOT", "ATOMIC_GROUP", "GROUPREF_EXISTS", "GROUPREF"}:
+            count += 100
+    return count
+
+
+def _matching_pattern(patterns: Mapping[str, Any], module: str) -> str | None:
+    """The first key that matches, as `peft.utils.get_pattern_key` finds it."""
+    for key in patterns:
+        if re.match(rf"(.*\.)?({key})$", module):
+            return key
+    return None

@@ -1,0 +1,60 @@
+"""The few keys of `soup.yaml` that pins are taken from, read at git speed.
+
+The full schema belongs to `training/`; a lock, a hook or `git soup branches` needs only
+where the base, the data and the result are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from soup_git.errors import FatalError
+
+CONFIG_FILE = "soup.yaml"
+MAX_CONFIG_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class ConfigPins:
+    base: str | None = None
+    dataset: str | None = None
+    seed: int | None = None
+    output: str | None = None
+
+
+def parse_config_pins(data: bytes, where: str) -> ConfigPins:
+    """`base`, `data.train`, `training.seed` and `output` of a training config."""
+    import yaml
+
+    if len(data) > MAX_CONFIG_BYTES:
+        raise FatalError(
+            f"{where} is {len(data):,} bytes; a config has at most 1 MiB", hint=f"ls -l {where}"
+        )
+    try:
+        raw = yaml.load(data, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise FatalError(
+            f"{where} is not YAML: {' '.join(str(error).split())}", hint=f"git diff -- {where}"
+        ) from None
+    if raw is None:
+        raw = {}
+    if not isinstance(raw, dict):
+        raise FatalError(f"{where} is not a mapping of options", hint=f"git diff -- {where}")
+    seed = _section(raw, "training").get("seed")
+    return ConfigPins(
+        base=_text(raw, "base"),
+        dataset=_text(_section(raw, "data"), "train"),
+        seed=seed if type(seed) is int else None,
+        output=_text(raw, "output"),
+    )
+
+
+def _section(raw: dict[str, Any], key: str) -> dict[str, Any]:
+    section = raw.get(key)
+    return section if isinstance(section, dict) else {}
+
+
+def _text(raw: dict[str, Any], key: str) -> str | None:
+    value = raw.get(key)
+    return value if isinstance(value, str) and value else None

@@ -1,0 +1,1 @@
+"""The doors: git, DVC, weight files, and the workspace that joins them."""

@@ -1,0 +1,340 @@
+"""The door to DVC: the only file that knows its files, its cache, and how to start it.
+
+Pointers (`.dvc` files), `dvc.lock` and cache objects are read and written natively, in
+DVC's own layout, because importing DVC costs half a second and every hook would pay it.
+What moves bytes between machines (`fetch`, `push`) and what runs pipelines is DVC itself.
+"""
+
+from __future__ import annotations
+
+import configparser
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+from soup_git.core.digests import MD5_HEX, md5_hex
+from soup_git.errors import FatalError
+from soup_git.storage.files import (
+    beside,
+    copy_bytes,
+    move_into_place,
+    temporary_in,
+    write_atomically,
+)
+
+POINTER_SUFFIX = ".dvc"
+MAX_POINTER_BYTES = 1 << 20
+MAX_LOCK_BYTES = 64 << 20
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Output:
+    """A file or folder whose bytes DVC holds. `path` is relative to the work tree's top."""
+
+    path: str
+    md5: str
+    size: int | None
+    source: str
+    """The file that says so: the pointer, or `dvc.lock`."""
+
+    @property
+    def is_folder(self) -> bool:
+        return self.md5.endswith(".dir")
+
+
+def pointer_text(name: str, md5: str, size: int, files: int | None = None) -> str:
+    """A `.dvc` file for an output called `name` in the pointer's own folder, as `dvc add` writes it."""
+    count = f"  nfiles: {files}\n" if files is not None else ""
+    return f"outs:\n- md5: {md5}\n  size: {size}\n{count}  hash: md5\n  path: {_yaml_name(name)}\n"
+
+
+def _yaml_name(name: str) -> str:
+    plain = name.replace("_", "").replace("-", "").replace(".", "").isalnum() and name[0].isalpha()
+    return name if plain and name.isascii() else json.dumps(name, ensure_ascii=False)
+
+
+def parse_pointer(data: bytes, path: str) -> list[Output]:
+    """The outputs of the `.dvc` file at `path`; raises `FatalError` when it is malformed."""
+    raw = _yaml(data, path, MAX_POINTER_BYTES)
+    folder = os.path.normpath(f"{path.rpartition('/')[0] or '.'}/{raw.get('wdir', '.')}")
+    if folder.startswith(("..", "/")):
+        raise _malformed(path, "its wdir lies outside the repository")
+    outputs = raw.get("outs")
+    if not isinstance(outputs, list) or not outputs:
+        raise _malformed(path, "it names no output")
+    return _outputs(outputs, "" if folder == "." else folder, path)
+
+
+def parse_dvc_lock(data: bytes, path: str) -> dict[str, list[Output]]:
+    """Stage name -> its outputs, from a `dvc.lock`."""
+    raw = _yaml(data, path, MAX_LOCK_BYTES)
+    stages = raw.get("stages") or {}
+    if not isinstance(stages, dict):
+        raise _malformed(path, "`stages` is no mapping")
+    folder = path.rpartition("/")[0]
+    found: dict[str, list[Output]] = {}
+    for name, stage in stages.items():
+        items = (stage or {}).get("outs", []) if isinstance(stage, dict) else None
+        if not isinstance(items, list):
+            raise _malformed(path, f"stage {name} is malformed")
+        found[str(name)] = _outputs(items, folder, path)
+    return found
+
+
+def _outputs(items: list[Any], folder: str, where: str) -> list[Output]:
+    """Those that have an md5: an import that was never downloaded has none."""
+    return [
+        _output(item, folder, where)
+        for item in items
+        if not isinstance(item, dict) or item.get("md5") is not None
+    ]
+
+
+def _output(item: Any, folder: str, where: str) -> Output:
+    if not isinstance(item, dict):
+        raise _malformed(where, "an output is no mapping")
+    md5, path, size = item.get("md5"), item.get("path"), item.get("size")
+    if not isinstance(path, str) or not path:
+        raise _malformed(where, "an output has no path")
+    parts = path.split("/")
+    if path.startswith("/") or "\0" in path or any(p in {"", "..", ".git"} for p in parts):
+        raise FatalError(
+            f"{where}: its output {path!r} lies outside its folder; it is not restored",
+            hint=f"git log -- {where} tells who wrote it",
+        )
+    if not isinstance(md5, str) or not MD5_HEX.fullmatch(md5):
+        raise _malformed(where, f"the md5 of {path} is no md5")
+    if size is not None and (type(size) is not int or size < 0):
+        raise _malformed(where, f"the size of {path} is no size")
+    clean = "/".join(part for part in parts if part != ".")
+    return Output(f"{folder}/{clean}" if folder else clean, md5, size, where)
+
+
+def _yaml(data: bytes, where: str, limit: int) -> dict[str, Any]:
+    import yaml
+
+    if len(data) > limit:
+        raise FatalError(f"{where} is {len(data):,} bytes; at most {limit:,} are read")
+    if data.startswith(b"<<<<<<<") or b"\n<<<<<<< " in data:
+        raise FatalError(
+            f"{where} still has git's conflict markers in it",
+            hint=f"git checkout --ours -- {where}, or --theirs, then git add {where}",
+        )
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        raw = yaml.load(data, Loader=loader)  # noqa: S506 - a safe loader, in C where there is one
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise _malformed(where, " ".join(str(error).split())) from None
+    if not isinstance(raw, dict):
+        raise _malformed(where, "it is no mapping")
+    return raw
+
+
+def _malformed(where: str, what: str) -> FatalError:
+    return FatalError(f"{where} is not a DVC file: {what}", hint=f"git log -p -- {where}")
+
+
+class DvcRepo:
+    """The cache and the configuration of the DVC workspace at the top of a work tree."""
+
+    def __init__(self, root: Path, main_work_tree: Path | None, common_dir: Path) -> None:
+        self.root = root
+        self._main = main_work_tree
+        self._common_dir = common_dir
+
+    @property
+    def exists(self) -> bool:
+        return (self.root / ".dvc" / "config").is_file()
+
+    @cached_property
+    def _config(self) -> configparser.ConfigParser:
+        config = configparser.ConfigParser(strict=False, interpolation=None, allow_no_value=True)
+        home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "dvc" / "config"
+        for path in (home, self.root / ".dvc" / "config", self.root / ".dvc" / "config.local"):
+            try:
+                config.read(path, "utf-8")
+            except (configparser.Error, UnicodeDecodeError) as error:
+                raise FatalError(
+                    f"{path} is not a DVC configuration: {' '.join(str(error).split())}",
+                    hint=f"git log -p -- {path}",
+                ) from None
+        return config
+
+    @cached_property
+    def cache_dir(self) -> Path:
+        """Where objects live: as configured, else the main work tree's, so that all share one."""
+        configured = self._config.get("cache", "dir", fallback=None)
+        if configured:
+            # DVC reads a relative path from the folder of the file that holds it.
+            return Path(os.path.normpath(self.root / ".dvc" / configured))
+        if self._main is None:
+            return self._common_dir / "soup" / "dvc"
+        return self._main / ".dvc" / "cache"
+
+    @property
+    def default_remote(self) -> str | None:
+        return self._config.get("core", "remote", fallback=None)
+
+    # -- objects --------------------------------------------------------------------------
+
+    def object_path(self, md5: str) -> Path:
+        return self.cache_dir / "files" / "md5" / md5[:2] / md5[2:]
+
+    def has(self, md5: str) -> bool:
+        """Whether the object is here; of a folder, with all of its files."""
+        path = self.object_path(md5)
+        if not path.is_file():
+            return False
+        return not md5.endswith(".dir") or all(
+            self.object_path(digest).is_file() for digest in self.folder_files(md5).values()
+        )
+
+    def read(self, md5: str) -> bytes:
+        return self.object_path(md5).read_bytes()
+
+    def folder_files(self, md5: str) -> dict[str, str]:
+        """Relative path -> md5 of each file of a folder object, every path checked."""
+        try:
+            listing = json.loads(self.read(md5))
+            files = {item["relpath"]: item["md5"] for item in listing}
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise self.corrupt(md5, "is no list of files") from None
+        for path, digest in files.items():
+            parts = str(path).split("/")
+            if any(p in {"", ".", "..", ".git"} for p in parts) or "\0" in str(path):
+                raise self.corrupt(md5, f"names a path outside its folder ({path!r})")
+            if not isinstance(digest, str) or not MD5_HEX.fullmatch(digest):
+                raise self.corrupt(md5, f"has no md5 for {path!r}")
+        return files
+
+    def corrupt(self, md5: str, what: str) -> FatalError:
+        return FatalError(
+            f"the cache object md5:{md5} {what}",
+            hint=f"rm {self.object_path(md5)} && dvc fetch, to get it again",
+        )
+
+    def verify(self, md5: str) -> bool:
+        """Whether the object's bytes have the digest that names them."""
+        path = self.object_path(md5)
+        return path.is_file() and md5_of_file(path) == md5.removesuffix(".dir")
+
+    def store_file(
+        self, source: Path, inspect: Callable[[Path], tuple[str, Any]] | None = None
+    ) -> tuple[str, Any]:
+        """Put a copy of `source` into the cache; return its md5 and what `inspect` found.
+
+        The digest is taken over the private copy, so a file that changes meanwhile can
+        never be stored under a name that is not its own. `inspect(copy)` returns the md5
+        with something of its caller's; without it the md5 is computed here.
+        """
+        with temporary_in(self.cache_dir / "files" / "md5") as copy:
+            copy_bytes(source, copy)
+            md5, found = inspect(copy) if inspect else (md5_of_file(copy), None)
+            if not self._holds(md5, copy.stat().st_size):
+                move_into_place(copy, self.object_path(md5), mode=0o444)
+        return md5, found
+
+    def _holds(self, md5: str, size: int) -> bool:
+        """Whether the object is here and sound; one that rotted is written anew."""
+        path = self.object_path(md5)
+        return path.is_file() and path.stat().st_size == size and self.verify(md5)
+
+    def store_bytes(self, data: bytes, md5: str) -> None:
+        path = self.object_path(md5)
+        if not path.is_file():
+            write_atomically(path, data, mode=0o444)
+
+    def store_folder(self, source: Path) -> tuple[str, int, int]:
+        """Put a folder into the cache; return its md5 (`….dir`), its size and its file count."""
+        listing, size = [], 0
+        for path in walk(source):
+            md5, _ = self.store_file(path)
+            listing.append({"md5": md5, "relpath": path.relative_to(source).as_posix()})
+            size += path.stat().st_size
+        data = folder_listing(listing)
+        md5 = md5_hex(data) + ".dir"
+        self.store_bytes(data, md5)
+        return md5, size, len(listing)
+
+    # -- work tree --------------------------------------------------------------------------
+
+    def restore_file(self, md5: str, target: Path) -> None:
+        """Give `target` the object's bytes: by hard link where the cache is configured so, else a copy."""
+        source = self.object_path(md5)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        kinds = (
+            self._config.get("cache", "type", fallback="reflink,copy").replace('"', "").split(",")
+        )
+        if "hardlink" in [kind.strip() for kind in kinds]:
+            temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+            temporary.unlink(missing_ok=True)
+            try:
+                os.link(source, temporary)
+                temporary.replace(target)
+            except OSError:
+                temporary.unlink(missing_ok=True)
+            else:
+                return
+        with beside(target) as copy:
+            copy_bytes(source, copy)
+
+    # -- DVC itself -------------------------------------------------------------------------
+
+    def run(self, *arguments: str, env: Mapping[str, str] | None = None) -> str:
+        """Run `dvc`, its talk on our stderr; returns its stdout. Raises with its words."""
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "dvc", *arguments],
+            cwd=self.root, stdin=subprocess.DEVNULL, capture_output=True, check=False,
+            env={**os.environ, "DVC_NO_ANALYTICS": "1", **(env or {})},
+        )  # fmt: skip
+        said = done.stderr.decode(errors="replace").strip()
+        if done.returncode:
+            last = " ".join(line.strip() for line in said.splitlines()[-4:])
+            raise FatalError(
+                f"dvc {arguments[0]} failed: {last or f'exit {done.returncode}'}",
+                hint=f"dvc {' '.join(arguments)} -v shows all of it",
+            )
+        return done.stdout.decode(errors="replace")
+
+    def fetch(self, *targets: str) -> None:
+        """Get the objects of pointers or stages from the DVC remote into the cache."""
+        self.run("fetch", "--quiet", *targets)
+
+
+def folder_listing(files: list[dict[str, str]]) -> bytes:
+    """The bytes of DVC's folder object: JSON sorted by relpath, as `dvc add` writes it."""
+    return json.dumps(sorted(files, key=itemgetter("relpath")), sort_keys=True).encode()
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """The files below a folder, sorted; links and git's or DVC's own folders are left out."""
+    for path in sorted(folder.iterdir()):
+        if path.is_symlink() or path.name in {".git", ".dvc"}:
+            continue
+        if path.is_dir():
+            yield from walk(path)
+        elif path.is_file():
+            yield path
+
+
+def md5_of_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def folder_md5_of(folder: Path) -> str:
+    """The digest (`….dir`) that DVC gives a folder, without storing it."""
+    listing = [
+        {"md5": md5_of_file(path), "relpath": path.relative_to(folder).as_posix()}
+        for path in walk(folder)
+    ]
+    return md5_hex(folder_listing(listing)) + ".dir"

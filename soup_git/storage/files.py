@@ -1,0 +1,109 @@
+"""Files written so that a kill leaves the old one or the new one, never half of either."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from soup_git.errors import FatalError
+
+_FICLONE = 0x40049409  # linux/fs.h: share the extents of another file (btrfs, xfs, bcachefs)
+
+
+def write_atomically(path: Path, data: bytes, *, mode: int = 0o666) -> None:
+    """Write beside, fsync, rename over."""
+    with beside(path, mode=mode) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextlib.contextmanager
+def temporary_in(folder: Path) -> Iterator[Path]:
+    """A new empty file in `folder` that is gone when the block ends, unless it was moved."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=".soup-", suffix=".tmp", dir=folder)
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def move_into_place(temporary: Path, path: Path, *, mode: int) -> None:
+    """Give a finished file its name: durable first, then visible."""
+    temporary.chmod(mode & ~_umask())
+    fsync(temporary)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary.replace(path)
+    fsync(path.parent)
+
+
+@contextlib.contextmanager
+def beside(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
+    """A temporary file in `path`'s folder that replaces `path` when the block ends well."""
+    with temporary_in(path.parent) as temporary:
+        yield temporary
+        move_into_place(temporary, path, mode=mode)
+
+
+def fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    current = os.umask(0o022)
+    os.umask(current)
+    return current
+
+
+def copy_bytes(source: Path, target: Path) -> None:
+    """Copy by reflink where the file system can (no time, no space), else byte for byte."""
+    with source.open("rb") as reader, target.open("wb") as writer:
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(writer.fileno(), _FICLONE, reader.fileno())
+            return
+        shutil.copyfileobj(reader, writer, 1 << 20)
+
+
+def inside(root: Path, path: Path) -> str:
+    """`path` relative to `root` with `/`; raises when it lies outside, links followed."""
+    root = root.resolve()
+    resolved = path.resolve()
+    if not resolved.is_relative_to(root) or resolved == root:
+        raise FatalError(
+            f"{path} is outside the repository {root}",
+            hint=f"move it into {root}, then name it there",
+        )
+    relative = resolved.relative_to(root)
+    if ".git" in relative.parts:
+        raise FatalError(f"{path} is inside git's own folder", hint="move it into the work tree")
+    return relative.as_posix()
+
+
+def target_inside(root: Path, relative: str) -> Path:
+    """Where a path that git or DVC names may be written: below `root`, through no link.
+
+    A revision from somewhere else can hold a symbolic link where a folder is expected;
+    writing through it would leave the repository.
+    """
+    parts = relative.split("/")
+    if relative.startswith("/") or any(part in {"", ".", "..", ".git"} for part in parts):
+        raise FatalError(f"{relative!r} is not a path inside the repository")
+    here = root
+    for part in parts:
+        here = here / part
+        if here.is_symlink():
+            raise FatalError(
+                f"{relative}: {here.relative_to(root)} is a symbolic link; nothing is written through it",
+                hint=f"rm {here.relative_to(root)} and check where it came from with git log",
+            )
+    return here

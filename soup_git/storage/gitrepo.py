@@ -1,0 +1,392 @@
+"""The door to git: the only file that starts it.
+
+Everything goes through the `git` executable: it is the one implementation that reads
+every repository there is (reftable, SHA-256, partial clones, work trees), and a process
+costs less than importing a library would.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from soup_git.errors import FatalError
+
+OLDEST_GIT = (2, 38)  # merge-tree --write-tree, which dry runs of a merge stand on
+_LOCK_PATIENCE_SECONDS = 10.0
+_PATHS_PER_CALL = 500
+
+
+@dataclass(frozen=True)
+class TreeEntry:
+    mode: str
+    oid: str
+    path: str
+
+
+@dataclass(frozen=True)
+class RefUpdate:
+    """One line of a ref transaction; `old` None means "must not exist yet"."""
+
+    ref: str
+    new: str
+    old: str | None
+
+
+class GitRepo:
+    """Questions put to one repository and the few changes made to it, as named functions."""
+
+    def __init__(self, root: Path) -> None:
+        """`root` is the top of the work tree."""
+        self.root = root
+        self._batch: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    def discover(cls, start: Path) -> GitRepo:
+        """The repository around `start`; raises when there is none, or none with files."""
+        found = _start(
+            ["rev-parse", "--is-bare-repository", "--is-inside-work-tree", "--show-cdup"], start
+        )
+        if found.returncode:
+            message = _text(found.stderr).strip().removeprefix("fatal: ").split("\n")[0]
+            raise FatalError(message or "not a git repository", hint="git init, then git soup init")
+        bare, inside_tree, up = [*_text(found.stdout).split("\n"), "", ""][:3]
+        if bare == "true":
+            raise FatalError(
+                "this is a bare repository: it has no work tree to keep adapters in",
+                hint="git clone it, then git soup init in the clone",
+            )
+        if inside_tree != "true":
+            raise FatalError(
+                "this is git's own folder, not a work tree",
+                hint="cd .. to the work tree, then again",
+            )
+        return cls(Path(os.path.normpath(start.resolve() / up)))
+
+    # -- starting git ---------------------------------------------------------------------
+
+    def run(
+        self,
+        *arguments: str,
+        input: bytes | None = None,
+        check: bool = True,
+        env: Mapping[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run git at the top of the work tree; a failure is a `FatalError` with git's words."""
+        done = _start(arguments, self.root, input=input, env=env)
+        if check and done.returncode:
+            raise self._failure(arguments, done)
+        return done
+
+    def text(self, *arguments: str, **options: object) -> str:
+        return _text(self.run(*arguments, **options).stdout).rstrip("\n")  # type: ignore[arg-type]
+
+    def lines(self, *arguments: str) -> list[str]:
+        out = self.text(*arguments)
+        return out.split("\n") if out else []
+
+    def _failure(
+        self, arguments: Sequence[str], done: subprocess.CompletedProcess[bytes]
+    ) -> FatalError:
+        said = _text(done.stderr).strip()
+        if done.returncode < 0:
+            said = f"git {arguments[0]} was ended by signal {-done.returncode}. {said}"
+        lock = re.search(r"Unable to create '(?P<path>[^']+\.lock)'", said)
+        if lock:
+            return _left_lock(Path(lock["path"]))
+        clean = said.removeprefix("fatal: ").removeprefix("error: ")
+        return FatalError(
+            clean or f"git {' '.join(arguments[:2])} failed with {done.returncode}",
+            hint="git status",
+        )
+
+    def run_with_patience(
+        self,
+        *arguments: str,
+        input: bytes | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run git; wait while another git holds the lock it needs, then name the lock."""
+        deadline = time.monotonic() + _LOCK_PATIENCE_SECONDS
+        pause = 0.01
+        while True:
+            done = self.run(*arguments, input=input, check=False, env=env)
+            if not done.returncode:
+                return done
+            busy = b".lock'" in done.stderr and b"File exists" in done.stderr
+            if not busy or time.monotonic() > deadline:
+                raise self._failure(arguments, done)
+            time.sleep(pause)
+            pause = min(pause * 2, 0.25)
+
+    # -- where things are -----------------------------------------------------------------
+
+    @cached_property
+    def _folders(self) -> tuple[str, str, str]:
+        git, common, hooks = self.lines(
+            "rev-parse",
+            "--path-format=absolute",
+            "--git-dir",
+            "--git-common-dir",
+            "--git-path",
+            "hooks",
+        )
+        return git, common, hooks
+
+    @property
+    def git_dir(self) -> Path:
+        return Path(self._folders[0])
+
+    @property
+    def common_dir(self) -> Path:
+        """git's folder that all work trees share."""
+        return Path(self._folders[1])
+
+    @property
+    def hooks_dir(self) -> Path:
+        return Path(self._folders[2])
+
+    @property
+    def is_linked_work_tree(self) -> bool:
+        return self.git_dir != self.common_dir
+
+    @cached_property
+    def main_work_tree(self) -> Path | None:
+        """The work tree that the others were linked from; None when the repository is bare."""
+        first = self.text("worktree", "list", "--porcelain").split("\n\n")[0].split("\n")
+        return None if "bare" in first else Path(first[0].removeprefix("worktree "))
+
+    # -- revisions and objects ------------------------------------------------------------
+
+    def resolve(self, revision: str, kind: str = "commit") -> str | None:
+        """The object id that `revision` names, peeled to `kind`; None when there is none."""
+        if revision.startswith("-") or any(c in revision for c in "\0\n"):
+            return None
+        done = self.run(
+            "rev-parse",
+            "--verify",
+            "--quiet",
+            "--end-of-options",
+            f"{revision}^{{{kind}}}",
+            check=False,
+        )
+        return None if done.returncode else _text(done.stdout).strip()
+
+    def commit(self, revision: str) -> str:
+        oid = self.resolve(revision)
+        if oid is None:
+            if revision == "HEAD":
+                raise FatalError("this repository has no commit yet", hint="git commit, then again")
+            raise FatalError(
+                f"{revision!r} names no commit here", hint="git branch -a, or git fetch to get it"
+            )
+        return oid
+
+    def head_branch(self) -> str | None:
+        """The branch HEAD is on; None when detached."""
+        done = self.run("symbolic-ref", "--quiet", "--short", "HEAD", check=False)
+        return _text(done.stdout).strip() or None
+
+    def refs(self, *prefixes: str) -> dict[str, str]:
+        """Full ref name -> object id (of the tag itself, for an annotated tag)."""
+        lines = self.lines("for-each-ref", "--format=%(refname) %(objectname)", *prefixes)
+        return dict(line.split(" ", 1) for line in lines)
+
+    def tree(self, revision: str, *paths: str) -> list[TreeEntry]:
+        """Every file below `paths` in a revision."""
+        done = self.run("ls-tree", "-r", "-z", "--full-tree", revision, "--", *paths)
+        entries = []
+        for line in _text(done.stdout).split("\0")[:-1]:
+            meta, path = line.split("\t", 1)
+            mode, _, oid = meta.split(" ")
+            entries.append(TreeEntry(mode, oid, path))
+        return entries
+
+    def index(self, *paths: str) -> list[TreeEntry]:
+        """What is staged (and not in conflict) below `paths`."""
+        done = self.run("ls-files", "-z", "--stage", "--", *paths)
+        entries = []
+        for line in _text(done.stdout).split("\0")[:-1]:
+            meta, path = line.split("\t", 1)
+            mode, oid, stage = meta.split(" ")
+            if stage == "0":
+                entries.append(TreeEntry(mode, oid, path))
+        return entries
+
+    def blobs(self, names: Iterable[str]) -> Iterator[tuple[str, bytes] | None]:
+        """(object id, bytes) for each `OID` or `REV:PATH`, in order; None where missing.
+
+        One `git cat-file --batch` serves all calls of this process.
+        """
+        batch = self._batch_process()
+        for name in names:
+            if "\n" in name:
+                yield None
+                continue
+            assert batch.stdin is not None  # noqa: S101 - for the type checker
+            assert batch.stdout is not None  # noqa: S101
+            batch.stdin.write(os.fsencode(name) + b"\n")
+            batch.stdin.flush()
+            answer = batch.stdout.readline()
+            parts = answer.split()
+            if len(parts) != 3 or answer.endswith((b" missing\n", b" ambiguous\n")):
+                yield None
+                continue
+            data = batch.stdout.read(int(parts[2]))
+            batch.stdout.read(1)
+            yield (parts[0].decode(), data) if parts[1] == b"blob" else None
+
+    def blob(self, name: str) -> bytes | None:
+        found = next(iter(self.blobs([name])))
+        return None if found is None else found[1]
+
+    def _batch_process(self) -> subprocess.Popen[bytes]:
+        if self._batch is None:
+            self._batch = subprocess.Popen(
+                [_git(), "-C", str(self.root), "cat-file", "--batch"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=_environment(None),
+            )
+        return self._batch
+
+    def close(self) -> None:
+        if self._batch is not None:
+            assert self._batch.stdin is not None  # noqa: S101
+            self._batch.stdin.close()
+            if self._batch.stdout is not None:
+                self._batch.stdout.close()
+            self._batch.wait()
+            self._batch = None
+
+    def blob_ids(self, names: Sequence[str]) -> list[tuple[str, int] | None]:
+        """(object id, size) for each `REV:PATH`; None where missing or no file."""
+        asked = b"".join(os.fsencode(name) + b"\n" for name in names)
+        out = self.run("cat-file", "--batch-check", input=asked).stdout
+        found: list[tuple[str, int] | None] = []
+        for line in out.decode(errors="replace").split("\n")[:-1]:
+            parts = line.split(" ")
+            ok = len(parts) == 3 and parts[1] == "blob"
+            found.append((parts[0], int(parts[2])) if ok else None)
+        return found
+
+    # -- writing: objects first, refs last --------------------------------------------------
+
+    def write_blob(self, data: bytes) -> str:
+        return _text(self.run("hash-object", "-w", "--stdin", input=data).stdout).strip()
+
+    def write_blob_of(self, path: Path) -> str:
+        """The blob of a file's bytes as they are, without git's own filters."""
+        return self.text("hash-object", "-w", "--no-filters", "--", str(path))
+
+    def write_tree(self, base: str, changes: Mapping[str, str | None]) -> str:
+        """A tree: `base` with path -> blob id set, and None removed. Touches no index."""
+        with tempfile.TemporaryDirectory(prefix="soup-index-") as folder:
+            env = {"GIT_INDEX_FILE": str(Path(folder, "index"))}
+            self.run("read-tree", base, env=env)
+            lines = b""
+            for path, oid in changes.items():
+                entry = f"0 {'0' * len(base)}\t{path}" if oid is None else f"100644 {oid}\t{path}"
+                lines += os.fsencode(entry) + b"\0"
+            self.run("update-index", "-z", "--index-info", input=lines, env=env)
+            return self.text("write-tree", env=env)
+
+    def write_commit(self, tree: str, parents: Sequence[str], message: str) -> str:
+        flags = [flag for parent in parents for flag in ("-p", parent)]
+        done = self.run("commit-tree", tree, *flags, "-F", "-", input=message.encode())
+        return _text(done.stdout).strip()
+
+    def update_refs(self, updates: Sequence[RefUpdate], reason: str) -> None:
+        """All of `updates`, or none: one transaction, each with the value it expects."""
+        lines = ["start"]
+        for update in updates:
+            if update.old is None:
+                lines.append(f"create {update.ref} {update.new}")
+            else:
+                lines.append(f"update {update.ref} {update.new} {update.old}")
+        lines += ["prepare", "commit", ""]
+        self.run_with_patience(
+            "-c", "core.filesRefLockTimeout=5000", "update-ref", "-m", reason, "--create-reflog", "--stdin",
+            input="\n".join(lines).encode(),
+        )  # fmt: skip
+
+    def stage(self, *paths: str) -> None:
+        """`git add` exactly these paths, whatever an ignore file says of them."""
+        for at in range(0, len(paths), _PATHS_PER_CALL):
+            self.run_with_patience("add", "--force", "--", *paths[at : at + _PATHS_PER_CALL])
+
+    # -- configuration ----------------------------------------------------------------------
+
+    def config_values(self, key: str, *scope: str) -> list[str]:
+        done = self.run("config", *scope, "--get-all", key, check=False)
+        return _text(done.stdout).split("\n")[:-1]
+
+    def add_config(self, key: str, value: str) -> None:
+        self.run_with_patience("config", "--local", "--add", key, value)
+
+    def remotes(self) -> list[str]:
+        return self.lines("remote")
+
+
+def git_version() -> tuple[int, int]:
+    out = _text(_start(["version"], Path.cwd()).stdout)
+    found = re.search(r"(\d+)\.(\d+)", out)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def _git() -> str:
+    found = shutil.which("git")
+    if found is None:
+        raise FatalError("git is not on your PATH", hint="install git 2.38 or newer")
+    return found
+
+
+def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
+    # Messages are parsed in a few places; a background refresh of the index by a command
+    # that only reads would take index.lock away from the user's own git.
+    return {
+        **os.environ, "LC_ALL": "C.UTF-8", "LANGUAGE": "C", "GIT_OPTIONAL_LOCKS": "0",
+        "GIT_TERMINAL_PROMPT": os.environ.get("GIT_TERMINAL_PROMPT", "0"),
+        "GIT_SOUP_ACTIVE": "1", **(extra or {}),
+    }  # fmt: skip
+
+
+def _start(
+    arguments: Sequence[str],
+    folder: Path,
+    *,
+    input: bytes | None = None,
+    env: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [_git(), "-C", str(folder), *arguments],
+        input=input,
+        stdin=subprocess.DEVNULL if input is None else None,
+        capture_output=True,
+        check=False,
+        env=_environment(env),
+    )
+
+
+def _text(data: bytes) -> str:
+    return os.fsdecode(data)
+
+
+def _left_lock(path: Path) -> FatalError:
+    try:
+        age = f"it is {time.time() - path.stat().st_mtime:.0f} seconds old"
+    except OSError:
+        age = "it is gone by now"
+    return FatalError(
+        f"another git process holds {path}, or a killed one left it behind ({age})",
+        hint=f"if no git runs here any more: rm '{path}'",
+    )
