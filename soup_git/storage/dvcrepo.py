@@ -11,9 +11,11 @@ import configparser
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from operator import itemgetter
@@ -58,12 +60,29 @@ def pointer_text(name: str, md5: str, size: int, files: int | None = None) -> st
 
 
 def _yaml_name(name: str) -> str:
-    plain = name.replace("_", "").replace("-", "").replace(".", "").isalnum() and name[0].isalpha()
-    return name if plain and name.isascii() else json.dumps(name, ensure_ascii=False)
+    """`name` plain where YAML can only read it as this text, else quoted."""
+    is_plain = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.\-]*", name) and name.lower() not in _YAML_WORDS
+    return name if is_plain else json.dumps(name, ensure_ascii=False)
+
+
+_YAML_WORDS = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
+
+# What `dvc add` and `pointer_text` write for one output: read without a YAML parser, which
+# alone would cost a hook more than the rest of its work.
+_STANDARD = re.compile(
+    rb"outs:\n- md5: (?P<md5>[0-9a-f]{32}(?:\.dir)?)\n  size: (?P<size>\d{1,18})\n"
+    rb"(?:  nfiles: \d+\n)?  hash: md5\n  path: (?P<path>[A-Za-z_][A-Za-z0-9_.\-]*)\n"
+)
 
 
 def parse_pointer(data: bytes, path: str) -> list[Output]:
     """The outputs of the `.dvc` file at `path`; raises `FatalError` when it is malformed."""
+    plain = _STANDARD.fullmatch(data)
+    if plain:
+        parent = path.rpartition("/")[0]
+        name = plain["path"].decode()
+        where = f"{parent}/{name}" if parent else name
+        return [Output(where, plain["md5"].decode(), int(plain["size"]), path)]
     raw = _yaml(data, path, MAX_POINTER_BYTES)
     folder = os.path.normpath(f"{path.rpartition('/')[0] or '.'}/{raw.get('wdir', '.')}")
     if folder.startswith(("..", "/")):
@@ -289,12 +308,12 @@ class DvcRepo:
 
     # -- DVC itself -------------------------------------------------------------------------
 
-    def run(self, *arguments: str, env: Mapping[str, str] | None = None) -> str:
+    def run(self, *arguments: str, folder: Path | None = None) -> str:
         """Run `dvc`, its talk on our stderr; returns its stdout. Raises with its words."""
         done = subprocess.run(
             [sys.executable, "-P", "-m", "dvc", *arguments],
-            cwd=self.root, stdin=subprocess.DEVNULL, capture_output=True, check=False,
-            env={**os.environ, "DVC_NO_ANALYTICS": "1", **(env or {})},
+            cwd=folder or self.root, stdin=subprocess.DEVNULL, capture_output=True, check=False,
+            env={**os.environ, "DVC_NO_ANALYTICS": "1"},
         )  # fmt: skip
         said = done.stderr.decode(errors="replace").strip()
         if done.returncode:
@@ -305,9 +324,46 @@ class DvcRepo:
             )
         return done.stdout.decode(errors="replace")
 
-    def fetch(self, *targets: str) -> None:
-        """Get the objects of pointers or stages from the DVC remote into the cache."""
-        self.run("fetch", "--quiet", *targets)
+    def fetch(self, outputs: Sequence[Output]) -> None:
+        """Get objects from the DVC remote into the cache, whatever the work tree holds.
+
+        DVC fetches what the pointers of its work tree name; these may be another
+        revision's. So it runs in a folder of its own that holds exactly these pointers,
+        with this workspace's remotes and cache.
+        """
+        if not outputs:
+            return
+        place = self._common_dir / "soup"
+        place.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="fetch-", dir=place) as name:
+            folder = Path(name)
+            (folder / ".dvc").mkdir()
+            self._write_config(folder / ".dvc" / "config")
+            for number, output in enumerate(outputs):
+                text = pointer_text(f"object{number}", output.md5, output.size or 0)
+                (folder / f"object{number}.dvc").write_text(text)
+            self.run("fetch", "--quiet", folder=folder)
+
+    def _write_config(self, path: Path) -> None:
+        config = configparser.ConfigParser(interpolation=None)
+        config.read_dict({name: dict(self._config[name]) for name in self._config.sections()})
+        for section in ("core", "cache"):
+            if not config.has_section(section):
+                config.add_section(section)
+        config["core"]["no_scm"] = "true"
+        config["cache"]["dir"] = str(self.cache_dir)
+        for section in config.sections():
+            url = config[section].get("url", "")
+            if (
+                section.startswith("'remote ")
+                and url
+                and "://" not in url
+                and not url.startswith("/")
+            ):
+                config[section]["url"] = os.path.normpath(self.root / ".dvc" / url)
+        with path.open("w") as file:
+            path.chmod(0o600)  # a remote's section may hold its password
+            config.write(file)
 
 
 def folder_listing(files: list[dict[str, str]]) -> bytes:
@@ -331,10 +387,10 @@ def md5_of_file(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def folder_md5_of(folder: Path) -> str:
+def folder_md5_of(folder: Path, md5_of: Callable[[Path], str] = md5_of_file) -> str:
     """The digest (`….dir`) that DVC gives a folder, without storing it."""
     listing = [
-        {"md5": md5_of_file(path), "relpath": path.relative_to(folder).as_posix()}
+        {"md5": md5_of(path), "relpath": path.relative_to(folder).as_posix()}
         for path in walk(folder)
     ]
     return md5_hex(folder_listing(listing)) + ".dir"

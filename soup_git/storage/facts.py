@@ -16,9 +16,10 @@ from soup_git.storage.files import write_atomically
 
 _LINE = re.compile(r"(?P<key>\S+) (?P<value>\S+) \.")
 _MAX_BYTES = 16 << 20
-# A file written in the same clock tick as it was hashed could change again unseen
-# (git's "racy" index entries have the same cure).
-_RACY_NS = 2_000_000_000
+# A file that changes twice within one tick of its file system's clock keeps its mtime
+# (git's "racy" index entries have the same cure: too young is not remembered).
+_FINE_TICK_NS = 20_000_000
+_COARSE_TICK_NS = 2_000_000_000
 
 
 class Facts:
@@ -60,10 +61,18 @@ class Facts:
             os.close(descriptor)
 
 
-def file_key(kind: str, path: Path) -> str | None:
-    """The key of a fact about a file's bytes as they are now; None when too young to trust."""
+def file_key(kind: str, path: Path, *, wait: bool = False) -> str | None:
+    """The key of a fact about a file's bytes as they are now; None when too young to trust.
+
+    `wait` sleeps out the rest of the tick, where that is a matter of milliseconds.
+    """
     stat = path.stat()
-    if time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) < _RACY_NS:
-        return None
+    newest = max(stat.st_mtime_ns, stat.st_ctime_ns)
+    tick = _FINE_TICK_NS if newest % 1_000_000 else _COARSE_TICK_NS
+    young = tick - (time.time_ns() - newest)
+    if young > 0:
+        if not wait or young > _FINE_TICK_NS:
+            return None
+        time.sleep(young / 1e9)
     name = os.fsencode(path.absolute()).hex()
     return f"{kind}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}:{stat.st_ino}:{name}"
