@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from soup_git.core.adapter import AdapterConfig, module_of
@@ -103,12 +103,10 @@ def make_manifest(
 ) -> Manifest:
     """The manifest of an adapter whose weights hold `tensors`.
 
-    Raises `FatalError` when the config names another rank than a factor's shape has:
-    PEFT cannot load such an adapter, and every norm computed from it would be wrong.
+    Raises `FatalError` where PEFT could not load the adapter (`check_ranks`).
     """
     ordered = tuple(sorted(tensors, key=lambda tensor: tensor.name))
-    if config.is_lora and not config.target_parameters:
-        _check_ranks(config, ordered, where)
+    check_ranks(config, ordered, where)
     return Manifest(
         header=tuple(_header(config, ordered)),
         weights_md5=weights_md5,
@@ -144,7 +142,10 @@ def _one_word(text: str) -> str:
     return text if text.isprintable() else canonical_json(text)
 
 
-def _check_ranks(config: AdapterConfig, tensors: Sequence[Tensor], where: str) -> None:
+def check_ranks(config: AdapterConfig, tensors: Iterable[Tensor], where: str) -> None:
+    """Raise when a factor's shape has another rank than the config gives its module."""
+    if not config.is_lora or config.target_parameters:
+        return
     for tensor in tensors:
         axis = {"lora_A": 0, "lora_B": 1, "lora_embedding_A": 0, "lora_embedding_B": 1}.get(
             tensor.name.removesuffix(".weight").rpartition(".")[2]
@@ -162,6 +163,27 @@ def _check_ranks(config: AdapterConfig, tensors: Sequence[Tensor], where: str) -
 
 def parse_manifest(data: bytes, where: str) -> Manifest:
     """Read a manifest; raise `FatalError` with the line that is wrong. `where` names the file."""
+    header, lines, first = _split(data, where)
+    _refuse_conflict_markers(lines, where, first)
+    tensors = tuple(
+        _parse_tensor(line, where, number) for number, line in enumerate(lines, start=first)
+    )
+    for before, after in pairwise(tensors):
+        if before.name >= after.name:
+            raise FatalError(
+                f"{where}: the tensor lines are not sorted and unique at {after.name}",
+                hint=_hint(where),
+            )
+    return replace(header, tensors=tensors)
+
+
+def parse_manifest_header(data: bytes, where: str) -> Manifest:
+    """A manifest without its tensors: what names and counts need, in a tenth of the time."""
+    return _split(data, where)[0]
+
+
+def _split(data: bytes, where: str) -> tuple[Manifest, list[str], int]:
+    """The header, the tensor lines as text, and the number of the first of them."""
     if len(data) > MAX_MANIFEST_BYTES:
         raise FatalError(
             f"{where} is {len(data):,} bytes; at most 64 MiB is read", hint=_hint(where)
@@ -170,33 +192,18 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
         lines = data.decode("utf-8").split("\n")
     except UnicodeDecodeError as error:
         raise FatalError(f"{where} is not UTF-8: {error}", hint=_hint(where)) from None
-    _refuse_conflict_markers(lines, where)
+    blank = lines.index("") if "" in lines[:-1] else len(lines)
+    _refuse_conflict_markers(lines[:blank], where, 1)
     if lines[0] != FIRST_LINE:
         raise FatalError(
             f"{where}:1: expected {FIRST_LINE!r}; this is no manifest that this git-soup reads",
             hint=_hint(where),
         )
-    if lines[-1] != "" or "" not in lines[:-1]:
+    if lines[-1] != "" or blank == len(lines):
         raise FatalError(f"{where} is cut off", hint=_hint(where))
-    blank = lines.index("")
     header, weights, recipe = _parse_header(lines[1:blank], where)
-    tensors = [
-        _parse_tensor(line, where, number)
-        for number, line in enumerate(lines[blank + 1 : -1], start=blank + 2)
-    ]
-    for before, after in pairwise(tensors):
-        if before.name >= after.name:
-            raise FatalError(
-                f"{where}: the tensor lines are not sorted and unique at {after.name}",
-                hint=_hint(where),
-            )
-    return Manifest(
-        header=tuple(header),
-        weights_md5=weights["md5"],
-        weights_size=int(weights["size"]),
-        recipe=tuple(recipe),
-        tensors=tuple(tensors),
-    )
+    manifest = Manifest(tuple(header), weights["md5"], int(weights["size"]), tuple(recipe), ())
+    return manifest, lines[blank + 1 : -1], blank + 2
 
 
 def _parse_header(
@@ -244,8 +251,8 @@ def _parse_tensor(line: str, where: str, number: int) -> Tensor:
         ) from None
 
 
-def _refuse_conflict_markers(lines: Sequence[str], where: str) -> None:
-    for number, line in enumerate(lines, start=1):
+def _refuse_conflict_markers(lines: Sequence[str], where: str, first: int) -> None:
+    for number, line in enumerate(lines, start=first):
         if line.startswith(("<<<<<<< ", ">>>>>>> ", "||||||| ")) or line == "=======":
             raise FatalError(
                 f"{where}:{number}: git's conflict markers are still in it",

@@ -7,6 +7,7 @@ costs less than importing a library would.
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import shutil
@@ -257,6 +258,7 @@ class GitRepo:
                 stderr=subprocess.DEVNULL,
                 env=_environment(None),
             )
+            atexit.register(self.close)
         return self._batch
 
     def close(self) -> None:
@@ -323,6 +325,10 @@ class GitRepo:
         """`git add` exactly these paths, whatever an ignore file says of them."""
         for at in range(0, len(paths), _PATHS_PER_CALL):
             self.run_with_patience("add", "--force", "--", *paths[at : at + _PATHS_PER_CALL])
+
+    def switch(self, branch: str) -> None:
+        """`git switch`; refuses, changing nothing, when local changes would be overwritten."""
+        self.run_with_patience("switch", "--quiet", "--no-guess", branch)
 
     # -- configuration ----------------------------------------------------------------------
 

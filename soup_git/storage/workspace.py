@@ -460,6 +460,20 @@ class Workspace:
         return self.git.text("log", "-1", form, commit, "--").strip() or None
 
 
+def no_weights(folder: Path, shown: str) -> FatalError:
+    """Why a folder without safetensors weights is no adapter that is read."""
+    pickled = [name for name in _PICKLES if (folder / name).is_file()]
+    if pickled:
+        return FatalError(
+            f"{shown}/{pickled[0]} is a pickle, which can run code when it is read; only"
+            " safetensors files are",
+            hint=CONVERT,
+        )
+    return FatalError(
+        f"{shown} has no {WEIGHTS}", hint="git soup checkout brings tracked weights back"
+    )
+
+
 def _tensors_digest(tensors: Iterable[object]) -> str:
     return sha256_hex("\n".join(t.line() for t in tensors).encode())  # type: ignore[attr-defined]
 

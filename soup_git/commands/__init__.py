@@ -1,0 +1,1 @@
+"""One file per verb: each reads through the workspace and returns a report."""

@@ -1,0 +1,296 @@
+"""`git soup branch`: a git branch that pins config, dataset, base and environment.
+
+The commit is built beside the index, on top of a revision's tree; neither index nor work
+tree is touched. Objects first (dataset into the cache, blobs, tree, commit), the ref last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import ClassVar
+
+import soup_git
+from soup_git.commands.lock import VERSION, adapter_digests
+from soup_git.core.digests import sha256_hex
+from soup_git.core.lock import LOCK, Lock, now
+from soup_git.core.names import check_name
+from soup_git.core.trainconfig import CONFIG_FILE, MAX_CONFIG_BYTES, ConfigPins, parse_config_pins
+from soup_git.errors import FatalError
+from soup_git.render.report import Table, say
+from soup_git.storage.dvcrepo import POINTER_SUFFIX, pointer_text, walk
+from soup_git.storage.environment import env_hash, environment
+from soup_git.storage.files import inside
+from soup_git.storage.gitrepo import RefUpdate
+from soup_git.storage.pins import Pin, base_model_pin
+from soup_git.storage.workspace import Snapshot, Workspace
+
+MAX_BYTES_IN_GIT = 50_000_000
+
+
+@dataclass(frozen=True)
+class BranchReport:
+    schema: ClassVar[str] = "soup.branch/1"
+    name: str
+    commit: str
+    config_path: str
+    config_sha: str
+    dataset_path: str | None
+    dataset_sha: str | None
+    base_model: str | None
+    base_model_sha: str | None
+    env_hash: str | None
+    closure_sha: str | None
+
+    def tables(self) -> Sequence[Table | str]:
+        rows = [
+            ("branch", self.name, self.commit[:10]),
+            ("config", self.config_path, f"sha256:{self.config_sha}"),
+            ("dataset", self.dataset_path or "-", _pinned(self.dataset_sha)),
+            ("base_model", self.base_model or "-", _pinned(self.base_model_sha)),
+            ("env", "", _pinned(self.env_hash)),
+        ]
+        return [Table(("", "", ""), rows)]
+
+
+def _pinned(digest: str | None) -> str:
+    return f"sha256:{digest}" if digest else "not pinned"
+
+
+@dataclass(frozen=True)
+class PinnedData:
+    """A dataset as a commit will hold it: its digests, and path -> blob id to put there."""
+
+    path: str
+    sha256: str
+    md5: str
+    changes: dict[str, str | None]
+
+
+def create(
+    workspace: Workspace,
+    name: str,
+    *,
+    config: Path | None,
+    base_model: str | None,
+    dataset: Path | None,
+    start: str,
+    force: bool,
+) -> BranchReport:
+    """Pin the work tree's config and dataset on top of `start`, as branch `name`."""
+    ref, old = _free_ref(workspace, name, force=force)
+    parent = workspace.git.commit(start)
+    snapshot = workspace.at(parent, label=start)
+    config_path, config_data = _read_config(workspace, config)
+    names = parse_config_pins(config_data, config_path)
+    data = _pin_dataset(workspace, snapshot, dataset, names)
+    base_model = base_model or names.base
+    base = base_model_pin(workspace, base_model, network=True)
+    for what, pin in (("base_model", base), ("dataset", data)):
+        if isinstance(pin, Pin) and pin.digest is None:
+            say(f"warning: {what} is not pinned: {pin.why}")
+    env = environment(workspace.facts)
+    lock = Lock(
+        soup_version=VERSION,
+        created_at=now(datetime.now(UTC)),
+        base_model=base_model,
+        base_model_sha=base.digest,
+        dataset_sha=data.sha256 if data else None,
+        dataset_md5=data.md5 if data else None,
+        dataset_path=data.path if data else None,
+        env_hash=env_hash(env),
+        env=env,
+        config_sha=sha256_hex(config_data),
+        config_path=config_path,
+        seed=names.seed,
+        adapters=adapter_digests(snapshot),
+    )
+    changes = {config_path: workspace.git.write_blob(config_data), **(data.changes if data else {})}
+    changes[LOCK] = workspace.git.write_blob(lock.text().encode())
+    tree = workspace.git.write_tree(parent, changes)
+    commit = workspace.git.write_commit(tree, [parent], _message(name, lock))
+    workspace.git.update_refs(
+        [RefUpdate(ref, commit, old)],
+        f"git soup branch: {'moved' if old else 'created'} from {start}",
+    )
+    return BranchReport(
+        name=name,
+        commit=commit,
+        config_path=config_path,
+        config_sha=sha256_hex(config_data),
+        dataset_path=lock.dataset_path,
+        dataset_sha=lock.dataset_sha,
+        base_model=lock.base_model,
+        base_model_sha=lock.base_model_sha,
+        env_hash=lock.env_hash,
+        closure_sha=lock.closure_sha,
+    )
+
+
+def _free_ref(workspace: Workspace, name: str, *, force: bool) -> tuple[str, str | None]:
+    ref = f"refs/heads/{check_name(name)}"
+    old = workspace.git.resolve(ref)
+    if old is None:
+        return ref, None
+    if not force:
+        raise FatalError(
+            f"a branch named {name!r} already exists",
+            hint=f"git soup branch --force {name} … moves it; git soup checkout {name} goes there",
+        )
+    if workspace.git.head_branch() == name:
+        raise FatalError(
+            f"{name!r} is checked out here and is not moved under your feet",
+            hint=f"git switch --detach, then again; or edit, git soup lock write and git commit on {name}",
+        )
+    return ref, old
+
+
+def _read_config(workspace: Workspace, config: Path | None) -> tuple[str, bytes]:
+    path = config if config is not None else workspace.root / CONFIG_FILE
+    if not path.is_file():
+        raise FatalError(
+            f"there is no config {path if config else CONFIG_FILE}",
+            hint="git soup branch NAME -c FILE names another one",
+        )
+    relative = inside(workspace.root, path)
+    if path.stat().st_size > MAX_CONFIG_BYTES:
+        raise FatalError(
+            f"{relative} is {path.stat().st_size:,} bytes; a config has at most 1 MiB",
+            hint=f"ls -l {relative}",
+        )
+    return relative, path.read_bytes()
+
+
+# -- the dataset ------------------------------------------------------------------------------
+
+
+def _pin_dataset(
+    workspace: Workspace, snapshot: Snapshot, named: Path | None, names: ConfigPins
+) -> PinnedData | None:
+    if named is None and names.dataset is None:
+        say("warning: dataset is not pinned: no --dataset, and soup.yaml has no data.train")
+        return None
+    path = named if named is not None else workspace.root / str(names.dataset)
+    relative = inside(workspace.root, path)
+    if not path.exists():
+        return _pin_what_the_pointer_names(workspace, relative)
+    _refuse_part_of_a_whole(workspace, relative)
+    found = workspace.data_digests(path)
+    changes = _dataset_changes(workspace, snapshot, path, relative, found.md5, found.size)
+    return PinnedData(relative, found.sha256, found.md5, changes)
+
+
+def _pin_what_the_pointer_names(workspace: Workspace, path: str) -> PinnedData:
+    output = workspace.work_tree.outputs.get(path)
+    if output is None or not workspace.dvc.has(output.md5):
+        raise FatalError(
+            f"the dataset {path} is not here",
+            hint=f"dvc pull {path}"
+            if output
+            else "git soup branch NAME --dataset FILE names another one",
+        )
+    blob = workspace.git.write_blob(workspace.work_tree.require(output.source))
+    return PinnedData(path, workspace.object_sha256(output.md5), output.md5, {output.source: blob})
+
+
+def _refuse_part_of_a_whole(workspace: Workspace, path: str) -> None:
+    whole = [p for p in workspace.work_tree.outputs if path.startswith(f"{p}/")]
+    if whole:
+        raise FatalError(
+            f"{path} is part of {whole[0]}, which DVC tracks as a whole",
+            hint=f"git soup branch NAME --dataset {whole[0]}",
+        )
+
+
+def _dataset_changes(
+    workspace: Workspace, snapshot: Snapshot, path: Path, relative: str, md5: str, size: int
+) -> dict[str, str | None]:
+    """Path -> blob for the commit; what must be in the cache is there when this returns."""
+    git, outputs = workspace.git, workspace.work_tree.outputs
+    output = outputs.get(relative)
+    if output is not None and not output.source.endswith(POINTER_SUFFIX):
+        if output.md5 != md5:
+            raise FatalError(
+                f"{relative} is the output of a stage in {output.source} and was changed since",
+                hint="dvc repro, or dvc commit to record the change",
+            )
+        return {output.source: git.write_blob(workspace.work_tree.require(output.source))}
+    in_git = relative in workspace.staged.entries or any(
+        entry.startswith(f"{relative}/") for entry in workspace.staged.entries
+    )
+    if output is None and (in_git or size <= MAX_BYTES_IN_GIT):
+        return _blobs(workspace, snapshot, path, relative)
+    return _to_cache(workspace, snapshot, path, relative)
+
+
+def _blobs(
+    workspace: Workspace, snapshot: Snapshot, path: Path, relative: str
+) -> dict[str, str | None]:
+    if path.is_file():
+        return {relative: workspace.git.write_blob_of(path)}
+    gone = {entry: None for entry in snapshot.entries if entry.startswith(f"{relative}/")}
+    return gone | {
+        f"{relative}/{file.relative_to(path).as_posix()}": workspace.git.write_blob_of(file)
+        for file in walk(path)
+    }
+
+
+def _to_cache(
+    workspace: Workspace, snapshot: Snapshot, path: Path, relative: str
+) -> dict[str, str | None]:
+    folder, _, name = relative.rpartition("/")
+    if path.is_dir():
+        md5, size, count = workspace.dvc.store_folder(path)
+        text = pointer_text(name, md5, size, count)
+    else:
+        md5, _ = workspace.dvc.store_file(path)
+        text = pointer_text(name, md5, workspace.dvc.object_path(md5).stat().st_size)
+    ignore = f"{folder}/.gitignore" if folder else ".gitignore"
+    lines = (snapshot.read(ignore) or b"").decode("utf-8", "surrogateescape")
+    if f"/{name}" not in lines.splitlines():
+        gap = "" if not lines or lines.endswith("\n") else "\n"
+        lines += f"{gap}/{name}\n"
+    git = workspace.git
+    return {
+        f"{relative}{POINTER_SUFFIX}": git.write_blob(text.encode()),
+        ignore: git.write_blob(lines.encode("utf-8", "surrogateescape")),
+    }
+
+
+def _message(name: str, lock: Lock) -> str:
+    pinned = [p for p in (lock.config_path, lock.dataset_path, lock.base_model) if p]
+    trailers = [f"Soup-Config: {lock.config_path} sha256:{lock.config_sha}"]
+    if lock.dataset_path:
+        trailers.append(f"Soup-Dataset: {lock.dataset_path} sha256:{lock.dataset_sha}")
+    if lock.base_model:
+        trailers.append(f"Soup-Base-Model: {_one_line(lock.base_model)}")
+    trailers.append(f"Soup-Version: {soup_git.__version__}")
+    body = "\n".join(trailers)
+    return f"Pin {name}: {_one_line(', '.join(pinned))}\n\n{body}\n"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+# -- as git does them -------------------------------------------------------------------------
+
+
+def delete(workspace: Workspace, name: str, *, force: bool) -> None:
+    """`git branch -d`: refuses a branch that is not merged, unless forced."""
+    _require(workspace, name)
+    say(workspace.git.text("branch", "-D" if force else "-d", "--", name))
+
+
+def rename(workspace: Workspace, old: str, new: str, *, force: bool) -> None:
+    """`git branch -m`."""
+    _require(workspace, old)
+    check_name(new)
+    workspace.git.run("branch", "-M" if force else "-m", "--", old, new)
+
+
+def _require(workspace: Workspace, name: str) -> None:
+    if workspace.git.resolve(f"refs/heads/{name}") is None:
+        raise FatalError(f"there is no branch {name!r}", hint="git soup branches lists them")

@@ -1,0 +1,259 @@
+"""`git soup init`: make a repository a workspace. Idempotent; what was there stays.
+
+A workspace is files that travel (`.dvc/`, `.gitattributes`, `.gitignore`) and settings of
+this clone (hooks, fetch refspecs, notes). Each is a `Part` that can be looked at and put
+right by itself, so that `--check` and `init` can never disagree.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import ClassVar
+
+from soup_git.errors import ExitCode, FatalError
+from soup_git.render.report import Table
+from soup_git.storage.files import write_atomically
+from soup_git.storage.gitrepo import OLDEST_GIT, GitRepo, git_version
+
+HOOKS = ("pre-commit", "post-checkout", "post-merge", "post-rewrite")
+CHAINED = ".before-soup"
+IGNORED = ("adapter_model.safetensors",)
+_HEADING = "# git-soup (git soup init)"
+
+
+@dataclass(frozen=True)
+class PartState:
+    part: str
+    state: str
+    """ok, created, completed or missing."""
+    note: str
+
+
+@dataclass(frozen=True)
+class InitReport:
+    schema: ClassVar[str] = "soup.init/1"
+    root: str
+    parts: list[PartState]
+    checked_only: bool
+
+    def tables(self) -> Sequence[Table | str]:
+        rows = [(f"  {part.part}", part.state, part.note) for part in self.parts]
+        if self.checked_only:
+            missing = any(part.state == "missing" for part in self.parts)
+            head = "This workspace is not complete" if missing else "This workspace is complete"
+            return [Table(("", "", ""), rows, before=head)]
+        after = "Next: git soup add DIR tracks adapters you have; git commit keeps the workspace itself."
+        return [Table(("", "", ""), rows, before="Workspace ready", after=after)]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """`missing()` says what is not there yet; `complete()` puts it there."""
+
+    name: str
+    missing: Callable[[], list[str]]
+    complete: Callable[[], list[str]]
+    """Returns the paths that git should hold."""
+    note: str
+
+
+def init(start: Path, *, check_only: bool) -> tuple[InitReport, ExitCode]:
+    if git_version() < OLDEST_GIT:
+        raise FatalError(
+            f"git {'.'.join(map(str, git_version()))} is too old; git-soup needs"
+            f" {'.'.join(map(str, OLDEST_GIT))} or newer",
+            hint="upgrade git (https://git-scm.com/downloads)",
+        )
+    git = GitRepo.discover(start)
+    states: list[PartState] = []
+    to_stage: list[str] = []
+    for part in _parts(git):
+        missing = part.missing()
+        if check_only or not missing:
+            note = ", ".join(missing) if missing else part.note
+            states.append(PartState(part.name, "missing" if missing else "ok", note))
+            continue
+        to_stage += part.complete()
+        states.append(PartState(part.name, "created", part.note))
+    if to_stage:
+        git.stage(*to_stage)
+    incomplete = check_only and any(state.state == "missing" for state in states)
+    report = InitReport(str(git.root), states, check_only)
+    return report, ExitCode.CHECK_FAILED if incomplete else ExitCode.OK
+
+
+def _parts(git: GitRepo) -> list[_Part]:
+    attributes = [line for line in _template("gitattributes").splitlines() if line]
+    return [
+        _dvc(git),
+        _lines(git, ".gitattributes", attributes, "adapter.manifest, *.dvc, dvc.lock, soup.lock"),
+        _lines(git, ".gitignore", IGNORED, "weights stay out of git"),
+        _hooks(git),
+        _settings(git),
+        *([_shared_cache(git)] if git.is_linked_work_tree else []),
+    ]
+
+
+def _template(name: str) -> str:
+    return resources.files("soup_git.workspace_template").joinpath(name).read_text("utf-8")
+
+
+# -- files that travel ------------------------------------------------------------------------
+
+
+def _dvc(git: GitRepo) -> _Part:
+    files = {".dvc/config": "config", ".dvc/.gitignore": "gitignore", ".dvcignore": "dvcignore"}
+
+    def missing() -> list[str]:
+        return [path for path in files if not (git.root / path).exists()]
+
+    def complete() -> list[str]:
+        created = missing()
+        for path in created:
+            write_atomically(git.root / path, _template(files[path]).encode())
+        return created
+
+    return _Part(".dvc/", missing, complete, "the cache of weights and data, in DVC's layout")
+
+
+def _lines(git: GitRepo, name: str, wanted: Sequence[str], note: str) -> _Part:
+    path = git.root / name
+
+    def missing() -> list[str]:
+        there = path.read_text("utf-8", "surrogateescape").splitlines() if path.is_file() else []
+        return [line for line in wanted if line not in there]
+
+    def complete() -> list[str]:
+        before = path.read_bytes() if path.is_file() else b""
+        edited = bool(git.run("diff", "--name-only", "--", name).stdout) if before else False
+        gap = b"" if not before or before.endswith(b"\n") else b"\n"
+        added = "\n".join([_HEADING, *missing(), ""]).encode()
+        write_atomically(path, before + gap + added)
+        # A file with changes that the user has not staged is left for them to stage.
+        return [] if edited else [name]
+
+    return _Part(name, missing, complete, note)
+
+
+# -- settings of this clone ---------------------------------------------------------------------
+
+
+def _hooks(git: GitRepo) -> _Part:
+    shared = git.config_values("core.hooksPath", "--global") or git.config_values(
+        "core.hooksPath", "--system"
+    )
+    own = git.config_values("core.hooksPath", "--local")
+
+    def missing() -> list[str]:
+        return [hook for hook in HOOKS if not _is_ours(git.hooks_dir / hook, hook)]
+
+    def complete() -> list[str]:
+        if shared and not own:
+            raise FatalError(
+                f"core.hooksPath is set for all of your repositories ({shared[0]}); git-soup does not"
+                " write hooks there",
+                hint="git config --local core.hooksPath .git/hooks, then git soup init",
+            )
+        git.hooks_dir.mkdir(parents=True, exist_ok=True)
+        for hook in missing():
+            _install_hook(git.hooks_dir / hook, hook)
+        return []
+
+    chained = [hook for hook in HOOKS if (git.hooks_dir / f"{hook}{CHAINED}").exists()]
+    there = [hook for hook in HOOKS if (git.hooks_dir / hook).exists() and hook in missing()]
+    before = f"; {', '.join(chained or there)} chained before yours" if chained or there else ""
+    return _Part("hooks", missing, complete, f"{', '.join(HOOKS)}{before}")
+
+
+def _hook_text(hook: str) -> str:
+    text = _template("hook.sh").replace("@PYTHON@", shlex.quote(sys.executable))
+    return text.replace("@NAME@", hook.replace("-", "_")).replace("@HOOK@", hook)
+
+
+def _is_ours(path: Path, hook: str) -> bool:
+    return path.is_file() and path.read_bytes() == _hook_text(hook).encode()
+
+
+def _install_hook(path: Path, hook: str) -> None:
+    if path.exists() or path.is_symlink():
+        is_older_ours = path.is_file() and b"Written by `git soup init`" in path.read_bytes()[:200]
+        if not is_older_ours:
+            chained = path.with_name(f"{hook}{CHAINED}")
+            if chained.exists():
+                raise FatalError(
+                    f"both {path} and {chained.name} are hooks that git-soup did not write",
+                    hint=f"merge them into {chained}, rm {path}, then git soup init",
+                )
+            path.rename(chained)
+    write_atomically(path, _hook_text(hook).encode(), mode=0o777)
+
+
+@dataclass(frozen=True)
+class _Setting:
+    key: str
+    value: str
+    only_when_unset: bool = False
+
+
+def _settings(git: GitRepo) -> _Part:
+    def missing() -> list[str]:
+        return [f"{s.key}={s.value}" for s in _missing_settings(git)]
+
+    def complete() -> list[str]:
+        for setting in _missing_settings(git):
+            git.add_config(setting.key, setting.value)
+        return []
+
+    remotes = git.remotes()
+    note = (
+        f"runs, locks and notes of {', '.join(remotes)} are fetched" if remotes else "no remote yet"
+    )
+    return _Part("config", missing, complete, f"reflogs of all refs, notes; {note}")
+
+
+def _missing_settings(git: GitRepo) -> list[_Setting]:
+    wanted = [
+        _Setting("core.logAllRefUpdates", "always"),
+        _Setting("log.excludeDecoration", "refs/soup/*"),
+        _Setting("log.excludeDecoration", "refs/soup-remotes/*"),
+        _Setting("notes.rewriteRef", "refs/notes/soup"),
+        _Setting("notes.displayRef", "refs/notes/soup"),
+        _Setting("notes.soup.mergeStrategy", "cat_sort_uniq", only_when_unset=True),
+    ]
+    for remote in git.remotes():
+        key = f"remote.{remote}.fetch"
+        # Into a namespace of their own: a fetch must never move local refs. The `*` after
+        # `soup` keeps a remote without such notes from failing the fetch.
+        wanted.append(_Setting(key, f"+refs/soup/*:refs/soup-remotes/{remote}/*"))
+        wanted.append(_Setting(key, f"+refs/notes/soup*:refs/notes/{remote}/soup*"))
+    missing = []
+    for setting in wanted:
+        values = git.config_values(setting.key, "--local")
+        if setting.value not in values and not (values and setting.only_when_unset):
+            missing.append(setting)
+    return missing
+
+
+def _shared_cache(git: GitRepo) -> _Part:
+    """A linked work tree uses the main one's cache; DVC itself must be told so."""
+    local = git.root / ".dvc" / "config.local"
+
+    def cache() -> Path:
+        main = git.main_work_tree
+        return main / ".dvc" / "cache" if main is not None else git.common_dir / "soup" / "dvc"
+
+    def missing() -> list[str]:
+        text = local.read_text("utf-8") if local.is_file() else ""
+        return [] if "[cache]" in text else ["cache.dir"]
+
+    def complete() -> list[str]:
+        text = local.read_text("utf-8") if local.is_file() else ""
+        write_atomically(local, f"{text}[cache]\n    dir = {cache()}\n".encode())
+        return []
+
+    return _Part(".dvc/config.local", missing, complete, "the main work tree's cache, shared")

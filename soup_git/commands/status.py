@@ -1,0 +1,185 @@
+"""`git soup status`: adapters, data and lock: clean, modified, missing, drifted.
+
+What git itself can tell (staged, changed text) is git's to tell; this says what it
+cannot see: whether the bytes behind a manifest or a pointer are the ones it names.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from soup_git.commands.lock import Overrides, PinCheck, check_pins
+from soup_git.core.manifest import CONFIG, MANIFEST, WEIGHTS, parse_manifest_header
+from soup_git.core.trainconfig import CONFIG_FILE
+from soup_git.errors import FatalError
+from soup_git.render.report import Table
+from soup_git.storage.environment import can_train
+from soup_git.storage.files import target_inside
+from soup_git.storage.workspace import Workspace, inside_folder
+
+
+@dataclass(frozen=True)
+class AdapterState:
+    path: str
+    state: str
+    """clean, modified, missing, drifted or untracked."""
+    note: str
+    merged: bool = False
+
+
+@dataclass(frozen=True)
+class DataState:
+    path: str
+    state: str
+    note: str
+
+
+@dataclass(frozen=True)
+class StatusReport:
+    schema: ClassVar[str] = "soup.status/1"
+    branch: str | None
+    commit: str | None
+    adapters: list[AdapterState]
+    data: list[DataState]
+    lock: str
+    """clean, drifted, none or broken."""
+    pins: list[PinCheck]
+    notes: list[str]
+
+    @property
+    def is_clean(self) -> bool:
+        states = [a.state for a in self.adapters] + [d.state for d in self.data]
+        return self.lock in {"clean", "none"} and set(states) <= {"clean", "untracked"}
+
+    def tables(self) -> Sequence[Table | str]:
+        on = f"On branch {self.branch}" if self.branch else f"HEAD detached at {self.commit or '-'}"
+        parts: list[Table | str] = [on]
+        if self.adapters:
+            rows = [(f"  {a.state}", a.path, a.note) for a in self.adapters]
+            parts += [Table(("", "", ""), rows, before="adapters")]
+        else:
+            parts += ["no adapters; git soup add DIR tracks one"]
+        if self.data:
+            parts += [
+                Table(
+                    ("", "", ""),
+                    [(f"  {d.state}", d.path, d.note) for d in self.data],
+                    before="data",
+                )
+            ]
+        parts.append(f"lock  {self.lock}")
+        parts += [f"  {pin.line()}" for pin in self.pins if pin.state != "ok"]
+        parts += [f"  {note}" for note in self.notes]
+        return parts
+
+
+def status(workspace: Workspace) -> StatusReport:
+    git = workspace.git
+    commit = git.resolve("HEAD")
+    lock, pins, notes = _lock_state(workspace)
+    adapters = [_adapter_state(workspace, folder) for folder in workspace.work_tree.adapters]
+    recorded = workspace.work_tree.lock.adapters if lock not in {"none", "broken"} else {}  # type: ignore[union-attr]
+    notes += _unrecorded(workspace, dict(recorded)) if recorded else []
+    return StatusReport(
+        branch=git.head_branch(),
+        commit=commit[:10] if commit else None,
+        adapters=adapters + _untracked(workspace),
+        data=_data_states(workspace),
+        lock=lock,
+        pins=pins,
+        notes=notes,
+    )
+
+
+def _adapter_state(workspace: Workspace, folder: str) -> AdapterState:
+    snapshot = workspace.work_tree
+    path = inside_folder(folder, MANIFEST)
+    data = snapshot.read(path)
+    if data is None:
+        return AdapterState(folder, "missing", f"git checkout -- {path}")
+    try:
+        header = parse_manifest_header(data, path)
+    except FatalError as error:
+        return AdapterState(folder, "drifted", str(error))
+    merged = header.is_merged
+    note = "merged, not trained from this config" if merged else ""
+    pointer = snapshot.weights(folder)
+    if pointer is None:
+        return AdapterState(
+            folder, "drifted", "no pointer names its weights: git soup add it", merged
+        )
+    if pointer.md5 != header.weights_md5:
+        said = f"{pointer.source} names md5:{pointer.md5}, the manifest md5:{header.weights_md5}"
+        return AdapterState(folder, "drifted", said, merged)
+    weights = target_inside(workspace.root, inside_folder(folder, WEIGHTS))
+    if not weights.is_file():
+        here = workspace.dvc.has(header.weights_md5)
+        how = (
+            "git soup checkout brings it back"
+            if here
+            else "not in the cache: dvc fetch, then git soup checkout"
+        )
+        return AdapterState(folder, "missing", how, merged)
+    if workspace.md5(weights) != header.weights_md5:
+        return AdapterState(folder, "modified", f"git soup add {folder} to track it", merged)
+    return AdapterState(folder, "clean", note, merged)
+
+
+def _untracked(workspace: Workspace) -> list[AdapterState]:
+    found = workspace.git.run(
+        "ls-files", "-z", "--others", "--exclude-standard", "--", CONFIG, f"*/{CONFIG}"
+    ).stdout
+    tracked = set(workspace.staged.adapters)
+    folders = sorted({os.fsdecode(p).rpartition("/")[0] or "." for p in found.split(b"\0") if p})
+    return [
+        AdapterState(folder, "untracked", f"git soup add {folder}")
+        for folder in folders
+        if folder not in tracked
+    ]
+
+
+def _data_states(workspace: Workspace) -> list[DataState]:
+    states = []
+    for path, output in sorted(workspace.work_tree.outputs.items()):
+        if path == WEIGHTS or path.endswith(f"/{WEIGHTS}"):
+            continue
+        md5 = workspace.path_md5(target_inside(workspace.root, path))
+        if md5 is None:
+            here = workspace.dvc.has(output.md5)
+            how = "git soup checkout brings it back" if here else "not in the cache: dvc fetch"
+            states.append(DataState(path, "missing", how))
+        elif md5 != output.md5:
+            states.append(DataState(path, "modified", f"dvc add {path} to track it"))
+        else:
+            states.append(DataState(path, "clean", ""))
+    return states
+
+
+def _lock_state(workspace: Workspace) -> tuple[str, list[PinCheck], list[str]]:
+    snapshot = workspace.work_tree
+    try:
+        lock = snapshot.lock
+    except FatalError as error:
+        return "broken", [], [str(error), error.hint]
+    if lock is None:
+        note = ["git soup lock write pins what soup.yaml names"] if _has_config(workspace) else []
+        return "none", [], note
+    pins = check_pins(workspace, lock, snapshot, Overrides(), counts_env=can_train(), staged=False)
+    drifted = any(pin.state == "drifted" for pin in pins)
+    return ("drifted" if drifted else "clean"), pins, []
+
+
+def _has_config(workspace: Workspace) -> bool:
+    return (workspace.root / CONFIG_FILE).is_file()
+
+
+def _unrecorded(workspace: Workspace, recorded: dict[str, str]) -> list[str]:
+    notes = []
+    for folder, md5 in sorted(recorded.items()):
+        pointer = workspace.work_tree.weights(folder)
+        if pointer is not None and pointer.md5 != md5:
+            notes.append(f"{folder} is newer than soup.lock says; git soup lock write records it")
+    return notes
