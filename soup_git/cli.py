@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import typer.core
@@ -19,6 +19,9 @@ from soup_git.errors import ExitCode, FatalError
 
 # Help is plain text: git's own help is, and pages and completions are made from it.
 typer.core.HAS_RICH = False
+
+# typer has click inside since 0.26 and beside it before; either way this is its base class.
+UsageError: type[Any] = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
     name="git soup",
@@ -60,8 +63,6 @@ AdapterOption = Annotated[
 
 def run(arguments: list[str]) -> int:
     """Parse and run; click's own errors become git's exit code for usage."""
-    import click
-
     command = typer.main.get_command(app)
     if not arguments:
         with command.make_context("git soup", ["-h"], resilient_parsing=True) as context:
@@ -69,15 +70,15 @@ def run(arguments: list[str]) -> int:
         return ExitCode.USAGE
     try:
         result = command.main(args=arguments, prog_name="git soup", standalone_mode=False)
-    except click.UsageError as error:
+    except UsageError as error:
         sys.stderr.write(f"error: {error.format_message()}\n")
         if error.ctx is not None:
             sys.stderr.write(f"{error.ctx.get_usage()}\n")
             sys.stderr.write(f"hint: {error.ctx.command_path} -h\n")
         return ExitCode.USAGE
-    except click.exceptions.Abort:
+    except typer.Abort:
         return ExitCode.INTERRUPTED
-    except click.exceptions.Exit as error:
+    except typer.Exit as error:
         return error.exit_code
     return int(result or 0)
 

@@ -108,19 +108,29 @@ def _hub_commit(model: str, *, network: bool) -> str | None:
         return ref.read_text("utf-8").strip()
     if not network or os.environ.get("HF_HUB_OFFLINE", "0") not in {"", "0"}:
         return None
-    try:
-        import huggingface_hub
-    except ModuleNotFoundError:
+    return _ask_hub(model)
+
+
+def _ask_hub(model: str) -> str | None:
+    """The hub's own answer; None when it is not reached or does not know the model."""
+    import http.client
+    import json
+    import urllib.request
+
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    if not endpoint.startswith(("https://", "http://")):
         return None
+    request = urllib.request.Request(f"{endpoint}/api/models/{model}/revision/main")  # noqa: S310
+    token_file = _hf_home() / "token"
+    token = os.environ.get("HF_TOKEN") or (token_file.read_text() if token_file.is_file() else "")
+    if token.strip():
+        request.add_header("Authorization", f"Bearer {token.strip()}")
     try:
-        return huggingface_hub.HfApi().model_info(model, timeout=_HUB_TIMEOUT_SECONDS).sha
-    except (OSError, ValueError, huggingface_hub.errors.HfHubHTTPError):
+        with urllib.request.urlopen(request, timeout=_HUB_TIMEOUT_SECONDS) as answer:  # noqa: S310
+            commit = json.loads(answer.read(1 << 20)).get("sha")
+    except (OSError, ValueError, AttributeError, http.client.HTTPException):
         return None
-    except Exception as error:
-        # The client's transport has error types of its own (httpx today, requests before).
-        if type(error).__module__.partition(".")[0] in {"httpx", "httpcore", "requests"}:
-            return None
-        raise
+    return commit if isinstance(commit, str) else None
 
 
 def _hf_home() -> Path:

@@ -1,0 +1,1 @@
+"""What `git soup init` copies into a workspace."""
