@@ -234,10 +234,11 @@ class DvcRepo:
         except (ValueError, KeyError, TypeError, RecursionError):
             raise self.corrupt(md5, "is no list of files") from None
         for path, digest in files.items():
-            parts = str(path).split("/")
-            if any(p in {"", ".", "..", ".git"} for p in parts) or "\0" in str(path):
+            if not isinstance(path, str) or "\0" in path:
+                raise self.corrupt(md5, "names something that is no path")
+            if any(p.lower() in {"", ".", "..", ".git"} for p in path.split("/")):
                 raise self.corrupt(md5, f"names a path outside its folder ({path!r})")
-            if not isinstance(digest, str) or not MD5_HEX.fullmatch(digest):
+            if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{32}", digest):
                 raise self.corrupt(md5, f"has no md5 for {path!r}")
         return files
 
@@ -275,7 +276,7 @@ class DvcRepo:
 
     def store_bytes(self, data: bytes, md5: str) -> None:
         path = self.object_path(md5)
-        if not path.is_file():
+        if not path.is_file() or path.read_bytes() != data:
             write_atomically(path, data, mode=0o444)
 
     def store_folder(self, source: Path) -> tuple[str, int, int]:
