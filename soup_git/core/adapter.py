@@ -50,7 +50,8 @@ class AdapterConfig:
     dora: bool = False
     rank_pattern: Mapping[str, int] = field(default_factory=dict)
     alpha_pattern: Mapping[str, float] = field(default_factory=dict)
-    target_parameters: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Further keys that change what the factors mean, where they are set."""
 
     @property
     def is_lora(self) -> bool:
@@ -91,9 +92,17 @@ def parse_adapter_config(data: bytes, where: str) -> AdapterConfig:
         dora=_checked(raw, "use_dora", False, _is_bool, "true or false", where),
         rank_pattern=_pattern(raw, "rank_pattern", _is_int, where),
         alpha_pattern=_pattern(raw, "alpha_pattern", _is_number, where),
-        target_parameters=bool(raw.get("target_parameters")),
+        options={key: raw[key] for key in _OPTIONS if raw.get(key)},
     )
 
+
+# Keys of PEFT's LoraConfig, besides rank and scaling, without which the factors cannot be
+# turned into an update of the base: a merge driver sees the manifest, never the config.
+_OPTIONS = (
+    "alora_invocation_tokens", "arrow_config", "kasa_config", "layer_replication",
+    "monteclora_config", "target_parameters", "trainable_token_indices", "use_bdlora",
+    "use_qalora",
+)  # fmt: skip
 
 _FIX = "git checkout -- {0}, or save the adapter again with PEFT's model.save_pretrained(DIR)"
 

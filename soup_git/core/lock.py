@@ -117,12 +117,29 @@ def _parse_json(data: bytes, where: str) -> dict[str, Any]:
             hint="git soup lock write computes it anew from the work tree",
         )
     try:
-        raw = json.loads(data.decode("utf-8"))
+        raw = json.loads(
+            data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant
+        )
+        # A lock is written back and digests are taken over parts of it: what JSON can hold
+        # and text cannot (half a surrogate pair, depth) is refused here, once.
+        canonical_json(raw).encode()
     except (ValueError, RecursionError) as error:
         raise _bad(where, f"it is not JSON ({error})") from None
     if not isinstance(raw, dict):
         raise _bad(where, "it is no JSON object")
     return raw
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A key that is there twice is what a merge by text leaves; the last would win unseen."""
+    keys = dict(pairs)
+    if len(keys) != len(pairs):
+        raise ValueError("a key is there twice")
+    return keys
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON number")
 
 
 def _path(raw: dict[str, Any], key: str, where: str) -> str | None:
@@ -150,7 +167,9 @@ def _seed(raw: dict[str, Any], where: str) -> int | None:
 
 
 def _adapters(raw: dict[str, Any], where: str) -> dict[str, str]:
-    adapters = raw.get("adapters") or {}
+    adapters = raw.get("adapters")
+    if adapters is None:
+        return {}
     if not isinstance(adapters, dict) or not all(
         isinstance(md5, str) and MD5_HEX.fullmatch(md5) and is_repository_path(path)
         for path, md5 in adapters.items()

@@ -2,19 +2,23 @@
 
 docs/formats.md is the reference. Stable lines come first (method, base, rank, one line
 per module) because git finds a renamed and retrained adapter by the share of its text
-that stayed; what every training changes (weights, digests, norms) comes after.
+that stayed; what every training changes (weights, digests, norms) comes after. The
+`tensors` line is the digest of the tensor lines: a text merge that took its lines from
+two adapters (`git merge -X ours`, a hand-made resolution) does not pass it.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 from soup_git.core.adapter import AdapterConfig, module_of
 from soup_git.core.digests import sha256_hex
-from soup_git.core.text import canonical_json
 from soup_git.errors import FatalError
 
 MANIFEST = "adapter.manifest"
@@ -23,11 +27,23 @@ WEIGHTS = "adapter_model.safetensors"
 FIRST_LINE = "soup-manifest 1"
 MAX_MANIFEST_BYTES = 64 << 20
 
+# Spelled as `Tensor.line` spells them, so that equal tensors have equal lines: no leading
+# zeros, no sign, at most 6 digits in a norm.
+_NUMBER = r"(?:0|[1-9][0-9]{0,18})"
 _TENSOR = re.compile(
-    r"(?P<name>\S+) (?P<dtype>[A-Z0-9_]+) (?P<shape>scalar|\d+(?:x\d+)*)"
-    r" sha256:(?P<sha256>[0-9a-f]{64}) norm=(?P<norm>nan|inf|[0-9.e+-]+)"
+    rf"(?P<name>\S+) (?P<dtype>[A-Z0-9_]+) (?P<shape>scalar|{_NUMBER}(?:x{_NUMBER}){{0,15}})"
+    r" sha256:(?P<sha256>[0-9a-f]{64}) norm=(?P<norm>nan|inf|[0-9][0-9.e+-]{0,12})"
 )
-_WEIGHTS_LINE = re.compile(r"md5:(?P<md5>[0-9a-f]{32}) (?P<size>\d+)")
+_WEIGHTS_LINE = re.compile(rf"md5:(?P<md5>[0-9a-f]{{32}}) (?P<size>{_NUMBER})")
+_KEY = re.compile(r"[a-z][a-z0-9_]*")
+
+# git compares texts by chunks: a line, or 64 bytes of a longer one (diffcore-delta.c).
+_CHUNK = 64
+# The end of a tensor line after `sha256:`: digest, ` norm=`, at most 11 digits, line feed.
+_FRESH_TAIL = 64 + 6 + 11 + 1
+# Bytes of a module's text that stay per byte that a training replaces. git follows a
+# rename from one half on; 1.25 is 0.56, which leaves room for the `weights` lines.
+_KEPT_PER_FRESH = 1.25
 
 
 @dataclass(frozen=True)
@@ -76,12 +92,18 @@ class Manifest:
         return bool(self.recipe)
 
     def text(self) -> str:
+        tensors = [tensor.line() for tensor in self.tensors]
         lines = [FIRST_LINE, *(f"{key} {value}" for key, value in self.header)]
+        lines.append(f"tensors {len(tensors)} sha256:{_digest_of(tensors)}")
         lines.append(f"weights md5:{self.weights_md5} {self.weights_size}")
         lines.extend(f"recipe {line}" for line in self.recipe)
         lines.append("")
-        lines.extend(tensor.line() for tensor in self.tensors)
+        lines.extend(tensors)
         return "\n".join(lines) + "\n"
+
+    def tensors_sha256(self) -> str:
+        """Equal for equal tensors, whatever wrote the file: `sed '1,/^$/d' FILE | sha256sum`."""
+        return _digest_of([tensor.line() for tensor in self.tensors])
 
     def digest(self) -> str:
         """What two manifests of one adapter share: weights and meaning, not the recipe."""
@@ -90,6 +112,10 @@ class Manifest:
             .text()
             .encode()
         )
+
+
+def _digest_of(tensor_lines: Iterable[str]) -> str:
+    return sha256_hex("".join(f"{line}\n" for line in tensor_lines).encode())
 
 
 def make_manifest(
@@ -122,29 +148,60 @@ def _header(config: AdapterConfig, tensors: Sequence[Tensor]) -> Iterable[tuple[
     if config.rank is not None:
         yield "rank", str(config.rank)
     if config.is_lora:
-        yield "alpha", f"{config.alpha:.6g}"
+        yield "alpha", _number(config.alpha)
         yield "rslora", str(config.rslora).lower()
         yield "dora", str(config.dora).lower()
         if config.rank_pattern:
-            yield "rank_pattern", canonical_json(config.rank_pattern)
+            yield "rank_pattern", _json(config.rank_pattern)
         if config.alpha_pattern:
-            yield "alpha_pattern", canonical_json(config.alpha_pattern)
-    for module in dict.fromkeys(tensor.module for tensor in tensors):
-        if config.is_lora:
-            alpha = config.alpha_of(module)
-            yield "module", f"{module} rank={config.rank_of(module)} alpha={alpha:.6g}"
-        else:
-            yield "module", module
+            yield "alpha_pattern", _json(config.alpha_pattern)
+    for key, value in config.options.items():
+        yield key, _json(value)
+    modules: dict[str, list[Tensor]] = {}
+    for tensor in tensors:
+        modules.setdefault(tensor.module, []).append(tensor)
+    for module, of_module in modules.items():
+        yield "module", _module_line(config, module, of_module)
+
+
+def _module_line(config: AdapterConfig, module: str, tensors: Sequence[Tensor]) -> str:
+    """`NAME rank=R alpha=A`, the numbers in a column so far right that git knows the file again.
+
+    Every training replaces the digests, and with them more than half of what the tensor
+    lines of a module hold; the column makes up for it. It depends on this module's names
+    and shapes only, so no other module's line moves when one is added.
+    """
+    if not any(".lora_" in tensor.name for tensor in tensors):
+        values = "full" if config.is_lora else config.peft_type.lower()
+    else:
+        values = f"rank={config.rank_of(module)} alpha={_number(config.alpha_of(module))}"
+    kept = fresh = 0
+    for tensor in tensors:
+        prefix = len(tensor.line().partition("sha256:")[0].encode()) + len("sha256:")
+        kept += prefix // _CHUNK * _CHUNK
+        fresh += prefix % _CHUNK + _FRESH_TAIL
+    column = math.ceil((_KEPT_PER_FRESH * fresh - kept) / _CHUNK) * _CHUNK
+    return module.ljust(column - len("module ") - 1) + " " + values
 
 
 def _one_word(text: str) -> str:
     """A header value on one line: a base's path may hold anything a file system allows."""
-    return text if text.isprintable() else canonical_json(text)
+    return text if text.isprintable() else _json(text)
+
+
+def _json(value: Any) -> str:
+    """JSON on one printable line, in the order of the config: the first pattern that matches wins."""
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _number(value: float | None) -> str:
+    """Exact: a scaling is computed from it."""
+    return str(int(value)) if value is not None and float(value).is_integer() else repr(value)
 
 
 def check_ranks(config: AdapterConfig, tensors: Iterable[Tensor], where: str) -> None:
     """Raise when a factor's shape has another rank than the config gives its module."""
-    if not config.is_lora or config.target_parameters:
+    if not config.is_lora or "target_parameters" in config.options:
         return
     for tensor in tensors:
         axis = {"lora_A": 0, "lora_B": 1, "lora_embedding_A": 0, "lora_embedding_B": 1}.get(
@@ -201,59 +258,76 @@ def _split(data: bytes, where: str) -> tuple[Manifest, list[str], int]:
         )
     if lines[-1] != "" or blank == len(lines):
         raise FatalError(f"{where} is cut off", hint=_hint(where))
-    header, weights, recipe = _parse_header(lines[1:blank], where)
+    header, weights, recipe, claim = _parse_header(lines[1:blank], where)
+    body = lines[blank + 1 : -1]
+    found = f"{len(body)} sha256:{_digest_of(body)}"
+    if claim is not None and claim != found:
+        _refuse_conflict_markers(body, where, blank + 2)
+        raise FatalError(
+            f"{where}: its tensor lines are not the ones its `tensors` line was written for;"
+            " a merge by text, or an editor, mixed two adapters",
+            hint=f"git checkout --ours -- {where}, or --theirs, then git soup add its folder",
+        )
     manifest = Manifest(tuple(header), weights["md5"], int(weights["size"]), tuple(recipe), ())
-    return manifest, lines[blank + 1 : -1], blank + 2
+    return manifest, body, blank + 2
 
 
 def _parse_header(
     lines: Sequence[str], where: str
-) -> tuple[list[tuple[str, str]], re.Match[str], list[str]]:
+) -> tuple[list[tuple[str, str]], re.Match[str], list[str], str | None]:
+    """The header's lines, the `weights` line, the recipe, and what the `tensors` line claims."""
     header: list[tuple[str, str]] = []
-    weights: re.Match[str] | None = None
+    once: dict[str, str] = {}
     recipe: list[str] = []
     for number, line in enumerate(lines, start=2):
         key, _, value = line.partition(" ")
-        if not key or not value or not line.isprintable():
+        if not _KEY.fullmatch(key) or not value or not line.isprintable():
             raise FatalError(f"{where}:{number}: not a `key value` line", hint=_hint(where))
-        if key == "weights":
-            weights = _WEIGHTS_LINE.fullmatch(value) if weights is None else None
-            if weights is None:
-                raise FatalError(
-                    f"{where}:{number}: expected one `weights md5:HEX SIZE`", hint=_hint(where)
-                )
-        elif key == "recipe":
+        if key not in {"module", "recipe"}:
+            if key in once:
+                raise FatalError(f"{where}:{number}: a second `{key}` line", hint=_hint(where))
+            once[key] = value
+        if key == "recipe":
             recipe.append(value)
-        else:
+        elif key not in {"weights", "tensors"}:
             header.append((key, value))
-    if weights is None:
+    if "weights" not in once:
         raise FatalError(f"{where} has no `weights` line", hint=_hint(where))
-    return header, weights, recipe
+    weights = _WEIGHTS_LINE.fullmatch(once["weights"])
+    if weights is None:
+        raise FatalError(f"{where}: expected `weights md5:HEX SIZE`", hint=_hint(where))
+    return header, weights, recipe, once.get("tensors")
 
 
 def _parse_tensor(line: str, where: str, number: int) -> Tensor:
     found = _TENSOR.fullmatch(line)
-    try:
-        if found is None or not line.isprintable():
-            raise ValueError
-        shape = found["shape"]
-        return Tensor(
-            name=found["name"],
-            dtype=found["dtype"],
-            shape=() if shape == "scalar" else tuple(map(int, shape.split("x"))),
-            sha256=found["sha256"],
-            norm=float(found["norm"]),
-        )
-    except ValueError:
+    tensor = _tensor(found) if found else None
+    if tensor is None or tensor.line() != line or not line.isprintable():
         raise FatalError(
             f"{where}:{number}: expected `NAME DTYPE SHAPE sha256:HEX norm=FLOAT`",
             hint=_hint(where),
-        ) from None
+        )
+    return tensor
+
+
+def _tensor(found: re.Match[str]) -> Tensor | None:
+    try:
+        norm = float(found["norm"])
+    except ValueError:
+        return None
+    shape = () if found["shape"] == "scalar" else tuple(map(int, found["shape"].split("x")))
+    return Tensor(found["name"], found["dtype"], shape, found["sha256"], norm)
 
 
 def _refuse_conflict_markers(lines: Sequence[str], where: str, first: int) -> None:
     for number, line in enumerate(lines, start=first):
-        if line.startswith(("<<<<<<< ", ">>>>>>> ", "||||||| ")) or line == "=======":
+        if line.endswith("\r"):
+            raise FatalError(
+                f"{where}:{number}: it has CRLF line ends, and a manifest has LF",
+                hint=f"git soup init sets the attribute; then rm {where} and git checkout -- {where}",
+            )
+        marker = line.startswith(("<<<<<<< ", ">>>>>>> ", "||||||| ")) or line == "======="
+        if marker and not _TENSOR.fullmatch(line):
             raise FatalError(
                 f"{where}:{number}: git's conflict markers are still in it",
                 hint=f"git checkout --ours -- {where}, or --theirs, then git soup add its folder",

@@ -25,18 +25,16 @@ class ConfigPins:
 
 def parse_config_pins(data: bytes, where: str) -> ConfigPins:
     """`base`, `data.train`, `training.seed` and `output` of a training config."""
-    import yaml
+    from soup_git.core.yamltext import load_yaml
 
     if len(data) > MAX_CONFIG_BYTES:
         raise FatalError(
             f"{where} is {len(data):,} bytes; a config has at most 1 MiB", hint=f"ls -l {where}"
         )
     try:
-        raw = yaml.load(data, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise FatalError(
-            f"{where} is not YAML: {' '.join(str(error).split())}", hint=f"git diff -- {where}"
-        ) from None
+        raw = load_yaml(data)
+    except ValueError as error:
+        raise FatalError(f"{where} is not YAML: {error}", hint=f"git diff -- {where}") from None
     if raw is None:
         raw = {}
     if not isinstance(raw, dict):

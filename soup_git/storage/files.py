@@ -96,7 +96,8 @@ def target_inside(root: Path, relative: str) -> Path:
     writing through it would leave the repository.
     """
     parts = relative.split("/")
-    if relative.startswith("/") or any(part in {"", ".", "..", ".git"} for part in parts):
+    # `.GIT` is git's own folder too where the file system ignores case.
+    if "\0" in relative or any(part.lower() in {"", ".", "..", ".git"} for part in parts):
         raise FatalError(f"{relative!r} is not a path inside the repository")
     here = root
     for part in parts:
