@@ -48,13 +48,16 @@ def checkout(workspace: Workspace, name: str, *, force: bool) -> None:
     if plan.local_changes:
         raise local_changes_error(plan.local_changes)
     _fetch_missing(workspace, plan.restore)
-    mismatches = [*_text_mismatches(workspace, snapshot), *_byte_mismatches(workspace, snapshot)]
-    blocking = mismatches if not force else _corrupt_only(workspace, plan)
+    damaged = _object_mismatches(workspace, plan.restore)
+    mismatches = [*_text_mismatches(workspace, snapshot), *_tensor_mismatches(workspace, snapshot)]
+    # Bytes that are not what they claim are not restored by force either.
+    blocking = damaged if force else [*mismatches, *damaged]
     if blocking:
         raise _refusal(name, blocking)
     for mismatch in mismatches:
         say(f"warning: taken as it is:{mismatch.line()}")
     _notes(workspace, snapshot)
+    was_there = workspace.git.head_branch() == name
     adopted = _adopt_equal_untracked(workspace, snapshot)
     try:
         _switch(workspace, name)
@@ -63,7 +66,7 @@ def checkout(workspace: Workspace, name: str, *, force: bool) -> None:
             workspace.git.run("rm", "--cached", "--quiet", "--", *adopted)
         raise
     execute(workspace, plan)
-    say(f"Switched to branch '{name}'")
+    say(f"Already on '{name}'" if was_there else f"Switched to branch '{name}'")
     _say_restored(plan)
 
 
@@ -95,26 +98,24 @@ def repair(workspace: Workspace, *, force: bool) -> None:
     ]
     if deleted:
         git.run_with_patience("checkout", "HEAD", "--", *deleted)
-    edited = set(git.lines("diff", "--name-only", "HEAD", "--"))
-    wanted = {p: o for p, o in head.outputs.items() if o.source not in edited}
-    for path in sorted(set(head.outputs) - set(wanted)):
-        say(f"note: {head.outputs[path].source} has changes of yours; {path} is left as it is")
-    plan = plan_restore(workspace, wanted, {}, force=force)
+    # A pointer with changes of the user's (a stash, a cherry-pick) names what they want.
+    plan = plan_restore(workspace, workspace.work_tree.outputs, {}, force=force)
     if plan.local_changes:
         raise local_changes_error(plan.local_changes)
     _fetch_missing(workspace, plan.restore)
-    corrupt = _corrupt_only(workspace, plan)
-    if corrupt:
-        raise _refusal("HEAD", corrupt)
+    damaged = _object_mismatches(workspace, plan.restore)
+    if damaged:
+        raise _refusal("HEAD", damaged)
     execute(workspace, plan)
     _say_restored(plan)
     if not plan.restore and not deleted:
         say("nothing to repair: the work tree holds what HEAD names")
 
 
-def follow(workspace: Workspace, old: str, new: str) -> None:
+def follow(workspace: Workspace, old: str | None, new: str) -> None:
     """After git itself moved HEAD (a hook): bring along what DVC holds, where that is safe."""
-    before, after = workspace.at(old).outputs, workspace.at(new).outputs
+    before = workspace.at(old).outputs if old else {}
+    after = workspace.at(new).outputs
     changed = {p: o for p, o in after.items() if before.get(p) != o}
     gone = {p: o for p, o in before.items() if p not in after}
     plan = plan_restore(workspace, changed, gone)
@@ -215,23 +216,25 @@ def _pinned_but(pinned: str, actual: str | None) -> str:
     return f"{shortened(f'sha256:{pinned}')} pinned, {now}"
 
 
-def _byte_mismatches(workspace: Workspace, snapshot: Snapshot) -> list[Mismatch]:
-    """The cached bytes against the digests that name them, and against the manifests."""
+def _object_mismatches(workspace: Workspace, outputs: Iterable[Output]) -> list[Mismatch]:
+    """What is to be restored against the digests that name it."""
+    checked = ((output, _object_mismatch(workspace, output)) for output in outputs)
+    return [Mismatch(_kind(output.path), output.path, wrong) for output, wrong in checked if wrong]
+
+
+def _tensor_mismatches(workspace: Workspace, snapshot: Snapshot) -> list[Mismatch]:
+    """Each manifest's tensor lines against the weights it names, where these are here."""
     found = []
-    for path, output in sorted(snapshot.outputs.items()):
-        wrong = _object_mismatch(workspace, output)
-        if wrong is not None:
-            found.append(Mismatch(_kind(path), path, wrong))
     for folder in snapshot.adapters:
         manifest = snapshot.manifest(folder)
-        cached = workspace.dvc.object_path(manifest.weights_md5)
-        if cached.is_file() and workspace.md5(cached) == manifest.weights_md5:
-            differs = workspace.weights_match(manifest, cached)
-            if differs:
-                path = inside_folder(folder, MANIFEST)
-                found.append(
-                    Mismatch("adapter", path, "its tensor lines are not those of its weights")
-                )
+        weights = workspace.local_weights(manifest.weights_md5, folder)
+        if (
+            weights is not None
+            and workspace.md5(weights) == manifest.weights_md5
+            and workspace.weights_match(manifest, weights)
+        ):
+            path = inside_folder(folder, MANIFEST)
+            found.append(Mismatch("adapter", path, "its tensor lines are not those of its weights"))
     return found
 
 
@@ -245,12 +248,6 @@ def _object_mismatch(workspace: Workspace, output: Output) -> str | None:
 
 def _kind(path: str) -> str:
     return "adapter" if path == WEIGHTS or path.endswith(f"/{WEIGHTS}") else "dataset"
-
-
-def _corrupt_only(workspace: Workspace, plan: Plan) -> list[Mismatch]:
-    """Objects that must not be restored even by force: their bytes are not what they claim."""
-    checked = ((o, _object_mismatch(workspace, o)) for o in plan.restore)
-    return [Mismatch(_kind(o.path), o.path, wrong) for o, wrong in checked if wrong]
 
 
 def _refusal(name: str, mismatches: Sequence[Mismatch]) -> DriftError:

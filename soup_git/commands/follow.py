@@ -17,16 +17,16 @@ def follow_move(old: str, new: str) -> int:
     git = GitRepo.discover(Path.cwd())
     if not (git.root / ".dvc" / "config").is_file():
         return 0
-    if set(old) == {"0"} or git.resolve(old) is None:
-        old = git.text("hash-object", "-t", "tree", "/dev/null")
-    if not git.lines("diff", "--name-only", old, new, "--", "*.dvc", "dvc.lock"):
+    # A new work tree or clone comes from nowhere; a first merge has no ORIG_HEAD.
+    before = git.resolve(old)
+    if before and not git.lines("diff", "--name-only", before, new, "--", "*.dvc", "dvc.lock"):
         return 0
     from soup_git.commands.checkout import follow
     from soup_git.render.report import say
     from soup_git.storage.workspace import Workspace
 
     try:
-        follow(Workspace(git), old, new)
+        follow(Workspace(git), before, new)
     except FatalError as error:
         say(f"note: data and weights were not brought along: {error}")
         say("hint: git soup checkout")

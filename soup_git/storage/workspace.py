@@ -378,10 +378,11 @@ class Workspace:
             config_data=data,
             config=snapshot.config(folder),
             manifest=manifest,
-            weights=self._local_weights(manifest.weights_md5, folder),
+            weights=self.local_weights(manifest.weights_md5, folder),
         )
 
-    def _local_weights(self, md5: str, folder: str) -> Path | None:
+    def local_weights(self, md5: str, folder: str) -> Path | None:
+        """A file with these bytes: the cache's object, else the work tree's file at `folder`."""
         cached = self.dvc.object_path(md5)
         if cached.is_file():
             return cached
