@@ -6,9 +6,11 @@ many branches there are; digests of blobs are remembered by their id.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 from soup_git.core.lock import LOCK, Lock, parse_lock
@@ -19,22 +21,28 @@ from soup_git.render.report import Table, age
 from soup_git.storage.dvcrepo import POINTER_SUFFIX, parse_pointer
 from soup_git.storage.workspace import Workspace, inside_folder
 
-_FORM = "--format=%(refname:lstrip=2)%00%(objectname)%00%(committerdate:unix)%00%(HEAD)"
+_FORM = "--format=%(refname:lstrip=2)%00%(objectname)%00%(tree)%00%(committerdate:unix)%00%(HEAD)"
 
 
 @dataclass(frozen=True)
-class BranchRow:
-    name: str
-    commit: str
-    current: bool
+class Pinned:
+    """What a tip pins, and whether it still agrees with itself: a function of its tree alone."""
+
     base: str | None
     dataset: str | None
     config: str | None
-    age_seconds: int
     adapters: int
     state: str
     """clean, drifted, not trained or merged."""
     why: str
+
+
+@dataclass(frozen=True)
+class BranchRow(Pinned):
+    name: str
+    commit: str
+    current: bool
+    age_seconds: int
 
     def cells(self) -> Sequence[str]:
         return (
@@ -65,6 +73,7 @@ class BranchesReport:
 class _Tip:
     name: str
     commit: str
+    tree: str
     date: int
     current: bool
 
@@ -72,41 +81,76 @@ class _Tip:
 def branches(workspace: Workspace) -> BranchesReport:
     tips = []
     for line in workspace.git.lines("for-each-ref", _FORM, "refs/heads"):
-        name, commit, date, head = line.split("\0")
-        tips.append(_Tip(name, commit, int(date), head == "*"))
-    locks = workspace.git.blobs(f"{tip.commit}:{LOCK}" for tip in tips)
-    pinned = [(tip, found[1]) for tip, found in zip(tips, locks, strict=True) if found]
-    rows = _rows(workspace, pinned)
-    return BranchesReport(rows)
-
-
-def _rows(workspace: Workspace, pinned: Sequence[tuple[_Tip, bytes]]) -> list[BranchRow]:
-    parsed: list[tuple[_Tip, Lock | None, str]] = []
-    for tip, data in pinned:
-        try:
-            parsed.append((tip, parse_lock(data, f"{tip.name}:{LOCK}"), ""))
-        except FatalError as error:
-            parsed.append((tip, None, str(error)))
-    facts = _TipFacts(workspace, [(tip, lock) for tip, lock, _ in parsed if lock is not None])
+        name, commit, tree, date, head = line.split("\0")
+        tips.append(_Tip(name, commit, tree, int(date), head == "*"))
+    pinned = _pinned(workspace, tips)
     now = time.time()
-    rows = []
-    for tip, lock, broken in parsed:
-        state, why = ("drifted", broken) if lock is None else facts.state(tip, lock)
-        rows.append(
+    return BranchesReport(
+        [
             BranchRow(
+                **found.__dict__,
                 name=tip.name,
                 commit=tip.commit,
                 current=tip.current,
-                base=lock.base_model if lock else None,
-                dataset=lock.dataset_path if lock else None,
-                config=lock.config_path if lock else None,
                 age_seconds=max(0, int(now - tip.date)),
-                adapters=len(lock.adapters) if lock else 0,
-                state=state,
-                why=why,
             )
+            for tip in tips
+            if (found := pinned[tip.tree]) is not None
+        ]
+    )
+
+
+def _pinned(workspace: Workspace, tips: Sequence[_Tip]) -> dict[str, Pinned | None]:
+    """Tree -> what it pins, None without a lock; remembered, because a tree never changes."""
+    known = {tip.tree: workspace.facts.get(f"{_FACT}:{tip.tree}") for tip in tips}
+    found = {tree: _from_fact(fact) for tree, fact in known.items() if fact is not None}
+    new = {tip.tree: tip for tip in tips if tip.tree not in found}
+    if new:
+        computed = _compute(workspace, list(new.values()))
+        for tree, pinned in computed.items():
+            workspace.facts.put(f"{_FACT}:{tree}", _as_fact(pinned))
+        found |= computed
+    return found
+
+
+_FACT = "branch"
+
+
+def _as_fact(pinned: Pinned | None) -> str:
+    # A fact is one word; in JSON, a space only ever stands inside a string.
+    value = None if pinned is None else pinned.__dict__
+    return json.dumps(value, separators=(",", ":")).replace(" ", "\\u0020")
+
+
+def _from_fact(fact: str) -> Pinned | None:
+    value = json.loads(fact)
+    return None if value is None else Pinned(**value)
+
+
+def _compute(workspace: Workspace, tips: Sequence[_Tip]) -> dict[str, Pinned | None]:
+    ids = workspace.git.blob_ids([f"{tip.commit}:{LOCK}" for tip in tips])
+    locks = {oid: tip for tip, found in zip(tips, ids, strict=True) if found for oid in found[:1]}
+    blobs = workspace.git.blobs(locks)
+    read = {oid: _read_lock(data) for oid, data in filter(None, blobs)}
+    with_lock = [(tip, read[found[0]]) for tip, found in zip(tips, ids, strict=True) if found]
+    facts = _TipFacts(workspace, [(tip, lock) for tip, (lock, _) in with_lock if lock])
+    result: dict[str, Pinned | None] = dict.fromkeys(tip.tree for tip in tips)
+    for tip, (lock, broken) in with_lock:
+        if lock is None:
+            result[tip.tree] = Pinned(None, None, None, 0, "drifted", broken)
+            continue
+        state, why = facts.state(tip, lock)
+        result[tip.tree] = Pinned(
+            lock.base_model, lock.dataset_path, lock.config_path, len(lock.adapters), state, why
         )
-    return rows
+    return result
+
+
+def _read_lock(data: bytes) -> tuple[Lock | None, str]:
+    try:
+        return parse_lock(data, LOCK), ""
+    except FatalError as error:
+        return None, str(error)
 
 
 class _TipFacts:
@@ -114,7 +158,14 @@ class _TipFacts:
 
     def __init__(self, workspace: Workspace, tips: Sequence[tuple[_Tip, Lock]]) -> None:
         self._workspace = workspace
+        # Whether an adapter was merged is asked once for all branches that hold the same weights.
+        self._manifests = {
+            (folder, md5): f"{tip.commit}:{inside_folder(folder, MANIFEST)}"
+            for tip, lock in {id(lock): (tip, lock) for tip, lock in tips}.values()
+            for folder, md5 in lock.adapters.items()
+        }
         names = [name for tip, lock in tips for name in _names(tip, lock)]
+        names += self._manifests.values()
         self._ids = dict(zip(names, workspace.git.blob_ids(names), strict=True)) if names else {}
 
     def state(self, tip: _Tip, lock: Lock) -> tuple[str, str]:
@@ -123,9 +174,9 @@ class _TipFacts:
             return "drifted", drift
         if not lock.adapters:
             return "not trained", ""
-        if any(self._is_merged(tip, folder) for folder in lock.adapters):
-            return "merged", ""
-        return "clean", ""
+        if self._merged.isdisjoint(lock.adapters.items()):
+            return "clean", ""
+        return "merged", ""
 
     def _drift(self, tip: _Tip, lock: Lock) -> str:
         config = lock.config_path or CONFIG_FILE
@@ -156,15 +207,20 @@ class _TipFacts:
             self._workspace.facts.put(key, known)
         return known
 
-    def _is_merged(self, tip: _Tip, folder: str) -> bool:
-        found = self._ids.get(f"{tip.commit}:{inside_folder(folder, MANIFEST)}")
+    @cached_property
+    def _merged(self) -> set[tuple[str, str]]:
+        """The (folder, weights md5) whose manifest carries a recipe."""
+        return {adapter for adapter, name in self._manifests.items() if self._has_recipe(name)}
+
+    def _has_recipe(self, name: str) -> bool:
+        found = self._ids.get(name)
         if found is None:
             return False
         key = f"merged:{found[0]}"
         known = self._workspace.facts.get(key)
         if known is None:
             data = self._workspace.git.blob(found[0]) or b""
-            known = "yes" if parse_manifest_header(data, MANIFEST).is_merged else "no"
+            known = "yes" if parse_manifest_header(data, name).is_merged else "no"
             self._workspace.facts.put(key, known)
         return known == "yes"
 
@@ -173,5 +229,4 @@ def _names(tip: _Tip, lock: Lock) -> list[str]:
     paths = [lock.config_path or CONFIG_FILE]
     if lock.dataset_path:
         paths += [lock.dataset_path, f"{lock.dataset_path}{POINTER_SUFFIX}"]
-    paths += [inside_folder(folder, MANIFEST) for folder in lock.adapters]
-    return [f"{tip.commit}:{path}" for path in paths if "\n" not in path]
+    return [f"{tip.commit}:{path}" for path in paths]

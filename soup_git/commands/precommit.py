@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from soup_git.core.adapter import parse_adapter_config
-from soup_git.core.lock import LOCK
+from soup_git.core.lock import LOCK, parse_lock
 from soup_git.core.manifest import CONFIG, MANIFEST, make_manifest, parse_manifest
 from soup_git.core.trainconfig import CONFIG_FILE
 from soup_git.errors import DriftError, ExitCode, FatalError
@@ -23,7 +23,7 @@ def check_staged() -> int:
         return ExitCode.OK
     staged = git.lines("diff", "--cached", "--name-only", "--diff-filter=d", "--")
     manifests = [path for path in staged if path.rpartition("/")[2] == MANIFEST]
-    if not manifests and not git.index(LOCK):
+    if not manifests and not _touches_lock(git, staged):
         return ExitCode.OK
     from soup_git.storage.workspace import Workspace
 
@@ -33,16 +33,22 @@ def check_staged() -> int:
     return _check_lock(workspace, staged)
 
 
+def _touches_lock(git: GitRepo, staged: list[str]) -> bool:
+    """Whether anything staged is what the staged lock pins."""
+    data = git.blob(f":{LOCK}") if staged else None
+    if data is None:
+        return False
+    lock = parse_lock(data, LOCK)
+    pinned = {LOCK, lock.config_path or CONFIG_FILE, lock.dataset_path, f"{lock.dataset_path}.dvc"}
+    below = f"{lock.dataset_path}/"
+    return any(path in pinned or path.startswith(below) for path in staged)
+
+
 def _check_lock(workspace: Workspace, staged: list[str]) -> int:
     from soup_git.commands.lock import Overrides, check
     from soup_git.render.report import say
 
-    lock = workspace.staged.lock
-    if lock is None:
-        return ExitCode.OK
-    touched = {LOCK, CONFIG_FILE, lock.config_path, lock.dataset_path, f"{lock.dataset_path}.dvc"}
-    below = f"{lock.dataset_path}/"
-    if not any(path in touched or path.startswith(below) for path in staged):
+    if not _touches_lock(workspace.git, staged):
         return ExitCode.OK
     report, code = check(workspace, Overrides(), staged=True)
     if code != ExitCode.DRIFT:
