@@ -21,8 +21,9 @@ from soup_git.errors import FatalError
 
 HEX64 = st.text("0123456789abcdef", min_size=64, max_size=64)
 HEX32 = st.text("0123456789abcdef", min_size=32, max_size=32)
-WORDS = st.text(min_size=1, max_size=40).filter(lambda t: t.isprintable() and " " not in t)
-LINES = st.text(min_size=1, max_size=60).filter(str.isprintable)
+LETTERS = st.characters(exclude_categories=["C", "Z"])
+WORDS = st.text(LETTERS, min_size=1, max_size=40)
+LINES = st.text(LETTERS | st.just(" "), min_size=1, max_size=60)
 NORMS = st.floats(min_value=0, allow_nan=False).map(lambda x: float(f"{x:.6g}"))
 TENSORS = st.builds(
     Tensor,
@@ -138,6 +139,9 @@ TEXT = small().text()
         ("rank 4\n", "rank \x1b[31m4\n", "key value"),
         ("weights md5", "weights sha1", "weights md5:HEX SIZE"),
         ("weights md5", "recipe md5", "no `weights` line"),
+        ("weights md5", "recipe x\nweights md5", "comes too late"),
+        ("weights md5", "module x\nweights md5", "comes too late"),
+        ("aa 1000\n", "aa 1000\nmodule x\n", "comes too early"),
         ("aa 1000\n", "aa 01000\n", "weights md5:HEX SIZE"),
         ("aa 1000\n", f"aa {'9' * 5000}\n", "weights md5:HEX SIZE"),
         ("aa 1000\n", "aa ١٠٠\n", "weights md5:HEX SIZE"),
