@@ -126,6 +126,13 @@ def small(config: AdapterConfig | None = None, fill: str = "a") -> Manifest:
 TEXT = small().text()
 
 
+def sealed(text: str) -> str:
+    """`text` with the `tensors` line that its tensor lines should have."""
+    body = text.partition("\n\n")[2]
+    digest = hashlib.sha256(body.encode()).hexdigest()
+    return re.sub("sha256:.*\n", f"sha256:{digest}\n", text, count=1)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
@@ -161,6 +168,10 @@ TEXT = small().text()
 )
 def test_bad_lines(old: str, new: str, said: str) -> None:
     bad = TEXT.replace(old, new)
+    if old in TEXT.partition("\n\n")[2] and old != "\n":
+        with pytest.raises(FatalError, match="mixed two adapters"):
+            parse_manifest(bad.encode(), "d/adapter.manifest")
+        bad = sealed(bad)
     assert bad != TEXT
     with pytest.raises(FatalError) as caught:
         parse_manifest(bad.encode(), "d/adapter.manifest")
