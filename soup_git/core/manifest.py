@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -276,27 +277,32 @@ def _parse_header(
     lines: Sequence[str], where: str
 ) -> tuple[list[tuple[str, str]], re.Match[str], list[str], str | None]:
     """The header's lines, the `weights` line, the recipe, and what the `tensors` line claims."""
-    header: list[tuple[str, str]] = []
-    once: dict[str, str] = {}
-    recipe: list[str] = []
-    for number, line in enumerate(lines, start=2):
-        key, _, value = line.partition(" ")
-        if not _KEY.fullmatch(key) or not value or not line.isprintable():
-            raise FatalError(f"{where}:{number}: not a `key value` line", hint=_hint(where))
-        if key not in {"module", "recipe"}:
-            if key in once:
-                raise FatalError(f"{where}:{number}: a second `{key}` line", hint=_hint(where))
-            once[key] = value
-        if key == "recipe":
-            recipe.append(value)
-        elif key not in {"weights", "tensors"}:
-            header.append((key, value))
-    if "weights" not in once:
+    pairs = [_parse_pair(line, where, number) for number, line in enumerate(lines, start=2)]
+    keys = [key for key, _ in pairs]
+    once = Counter(key for key in keys if key not in {"module", "recipe"})
+    for key, count in once.items():
+        if count > 1:
+            raise FatalError(f"{where}: a second `{key}` line", hint=_hint(where))
+    if "weights" not in keys:
         raise FatalError(f"{where} has no `weights` line", hint=_hint(where))
-    weights = _WEIGHTS_LINE.fullmatch(once["weights"])
+    at = keys.index("weights")
+    weights = _WEIGHTS_LINE.fullmatch(pairs[at][1])
     if weights is None:
-        raise FatalError(f"{where}: expected `weights md5:HEX SIZE`", hint=_hint(where))
-    return header, weights, recipe, once.get("tensors")
+        raise FatalError(f"{where}:{at + 2}: expected `weights md5:HEX SIZE`", hint=_hint(where))
+    header = pairs[:at]
+    claim = header.pop()[1] if keys[at - 1 : at] == ["tensors"] else None
+    if "recipe" in keys[:at] or "tensors" in keys[: max(at - 1, 0)]:
+        raise FatalError(f"{where}:{at + 2}: `weights` comes too late", hint=_hint(where))
+    if set(keys[at + 1 :]) - {"recipe"}:
+        raise FatalError(f"{where}:{at + 2}: `weights` comes too early", hint=_hint(where))
+    return header, weights, [value for _, value in pairs[at + 1 :]], claim
+
+
+def _parse_pair(line: str, where: str, number: int) -> tuple[str, str]:
+    key, _, value = line.partition(" ")
+    if not _KEY.fullmatch(key) or not value or not line.isprintable():
+        raise FatalError(f"{where}:{number}: not a `key value` line", hint=_hint(where))
+    return key, value
 
 
 def _parse_tensor(line: str, where: str, number: int) -> Tensor:

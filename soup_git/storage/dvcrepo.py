@@ -56,8 +56,7 @@ class Output:
 def pointer_text(name: str, md5: str, size: int, files: int | None = None) -> str:
     """A `.dvc` file for an output called `name` in the pointer's own folder, as `dvc add` writes it."""
     count = f"  nfiles: {files}\n" if files is not None else ""
-    # Digits alone, or with one `e`, are a number in YAML: DVC quotes them too.
-    if re.fullmatch(r"\d+(e\d+)?", md5):
+    if _YAML_NUMBER.fullmatch(md5):
         md5 = f"'{md5}'"
     return f"outs:\n- md5: {md5}\n  size: {size}\n{count}  hash: md5\n  path: {_yaml_name(name)}\n"
 
@@ -68,6 +67,8 @@ def _yaml_name(name: str) -> str:
     return name if is_plain else json.dumps(name, ensure_ascii=False)
 
 
+# One md5 in a million has digits alone, or one `e` among them: DVC quotes it too.
+_YAML_NUMBER = re.compile(r"[0-9]+(e[0-9]+)?")
 _YAML_WORDS = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
 
 # What `dvc add` and `pointer_text` write for one output: read without a YAML parser, which
@@ -83,9 +84,10 @@ def parse_pointer(data: bytes, path: str) -> list[Output]:
     plain = _STANDARD.fullmatch(data)
     if plain:
         parent = path.rpartition("/")[0]
-        name = plain["path"].decode()
-        where = f"{parent}/{name}" if parent else name
-        return [Output(where, plain["md5"].decode(), int(plain["size"]), path)]
+        name, md5 = plain["path"].decode(), plain["md5"].decode()
+        if name.lower() not in _YAML_WORDS and not _YAML_NUMBER.fullmatch(md5):
+            where = f"{parent}/{name}" if parent else name
+            return [Output(where, md5, int(plain["size"]), path)]
     raw = _yaml(data, path, MAX_POINTER_BYTES)
     wdir = raw.get("wdir", ".")
     if not isinstance(wdir, str) or "\0" in wdir:
@@ -379,14 +381,24 @@ def folder_listing(files: list[dict[str, str]]) -> bytes:
 
 
 def walk(folder: Path) -> Iterator[Path]:
-    """The files below a folder, sorted; links and git's or DVC's own folders are left out."""
+    """The files below a folder, sorted, as DVC sees them.
+
+    A link to a file counts as that file (DVC's own cache links are such), one to a folder
+    is left out, and one that leads nowhere raises. git's and DVC's folders are left out.
+    """
     for path in sorted(folder.iterdir()):
-        if path.is_symlink() or path.name in {".git", ".dvc"}:
+        if path.name in {".git", ".dvc"}:
             continue
         if path.is_dir():
-            yield from walk(path)
+            if not path.is_symlink():
+                yield from walk(path)
         elif path.is_file():
             yield path
+        elif path.is_symlink():
+            raise FatalError(
+                f"{path} is a link to {path.readlink()}, which is not there",
+                hint=f"rm {path}, or bring back what it points to",
+            )
 
 
 def md5_of_file(path: Path) -> str:

@@ -38,7 +38,7 @@ class Facts:
             self._known = {}
             for line in text.split("\n"):
                 key, _, rest = line.partition(" ")
-                if rest.endswith(" ."):
+                if rest.endswith(" .") and rest.count(" ") == 1:
                     self._known[key] = rest[:-2]
             if len(text) > _MAX_BYTES:
                 lines = "".join(f"\n{key} {value} ." for key, value in self._known.items())

@@ -73,12 +73,13 @@ def _read_header(file: BinaryIO, size: int, where: str) -> tuple[tuple[Entry, ..
     if len(prefix) < 8:
         raise _bad(where, f"is cut off: {size} bytes hold no header")
     length = int.from_bytes(prefix, "little")
-    if prefix[:2] == b"PK" or prefix[:1] == b"\x80":
-        raise FatalError(
-            f"{where} is a PyTorch pickle with a .safetensors name; a pickle can run code and is not read",
-            hint=CONVERT,
-        )
     if length > MAX_HEADER_BYTES or 8 + length > size:
+        # Only here: a true header of 128 bytes begins with the byte of a pickle too.
+        if prefix[:2] == b"PK" or prefix[:1] == b"\x80":
+            raise FatalError(
+                f"{where} is a PyTorch pickle with a .safetensors name; a pickle can run code and is not read",
+                hint=CONVERT,
+            )
         raise _bad(where, f"is cut off or lies: a header of {length:,} bytes in a file of {size:,}")
     raw = file.read(length)
     if len(raw) < length:

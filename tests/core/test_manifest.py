@@ -21,8 +21,9 @@ from soup_git.errors import FatalError
 
 HEX64 = st.text("0123456789abcdef", min_size=64, max_size=64)
 HEX32 = st.text("0123456789abcdef", min_size=32, max_size=32)
-WORDS = st.text(min_size=1, max_size=40).filter(lambda t: t.isprintable() and " " not in t)
-LINES = st.text(min_size=1, max_size=60).filter(str.isprintable)
+LETTERS = st.characters(exclude_categories=["C", "Z"])
+WORDS = st.text(LETTERS, min_size=1, max_size=40)
+LINES = st.text(LETTERS | st.just(" "), min_size=1, max_size=60)
 NORMS = st.floats(min_value=0, allow_nan=False).map(lambda x: float(f"{x:.6g}"))
 TENSORS = st.builds(
     Tensor,
@@ -125,6 +126,13 @@ def small(config: AdapterConfig | None = None, fill: str = "a") -> Manifest:
 TEXT = small().text()
 
 
+def sealed(text: str) -> str:
+    """`text` with the `tensors` line that its tensor lines should have."""
+    body = text.partition("\n\n")[2]
+    digest = hashlib.sha256(body.encode()).hexdigest()
+    return re.sub("sha256:.*\n", f"sha256:{digest}\n", text, count=1)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
@@ -138,6 +146,9 @@ TEXT = small().text()
         ("rank 4\n", "rank \x1b[31m4\n", "key value"),
         ("weights md5", "weights sha1", "weights md5:HEX SIZE"),
         ("weights md5", "recipe md5", "no `weights` line"),
+        ("weights md5", "recipe x\nweights md5", "comes too late"),
+        ("weights md5", "module x\nweights md5", "comes too late"),
+        ("aa 1000\n", "aa 1000\nmodule x\n", "comes too early"),
         ("aa 1000\n", "aa 01000\n", "weights md5:HEX SIZE"),
         ("aa 1000\n", f"aa {'9' * 5000}\n", "weights md5:HEX SIZE"),
         ("aa 1000\n", "aa ١٠٠\n", "weights md5:HEX SIZE"),
@@ -157,6 +168,10 @@ TEXT = small().text()
 )
 def test_bad_lines(old: str, new: str, said: str) -> None:
     bad = TEXT.replace(old, new)
+    if old in TEXT.partition("\n\n")[2] and old != "\n":
+        with pytest.raises(FatalError, match="mixed two adapters"):
+            parse_manifest(bad.encode(), "d/adapter.manifest")
+        bad = sealed(bad)
     assert bad != TEXT
     with pytest.raises(FatalError) as caught:
         parse_manifest(bad.encode(), "d/adapter.manifest")

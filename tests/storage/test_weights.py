@@ -135,6 +135,13 @@ def test_junk_is_refused_in_words(tmp_path: Path, junk: bytes) -> None:
         assert safetensors.numpy.load(data)  # what is accepted, the reference accepts too
 
 
+@pytest.mark.parametrize("length", [0x80, 0x180, 0x4B50])
+def test_a_header_as_long_as_a_pickle_begins(tmp_path: Path, length: int) -> None:
+    raw = json.dumps({"a": claim(0, 8)}).encode().ljust(length)
+    (tmp_path / "w").write_bytes(encoded(raw, EIGHT))
+    assert fingerprint(tmp_path / "w").tensors[0].name == "a"
+
+
 def test_empty_tensors_are_tensors(tmp_path: Path) -> None:
     path = tmp_path / "w"
     path.write_bytes(
