@@ -214,7 +214,18 @@ class DvcRepo:
     # -- objects --------------------------------------------------------------------------
 
     def object_path(self, md5: str) -> Path:
-        return self.cache_dir / "files" / "md5" / md5[:2] / md5[2:]
+        """Where an object is: in the cache, or among the kept ones; where it belongs if nowhere."""
+        path = _address(self.cache_dir, md5)
+        if not path.is_file():
+            kept = _address(self.kept_dir, md5)
+            if kept.is_file():
+                return kept
+        return path
+
+    @property
+    def kept_dir(self) -> Path:
+        """Objects that only our refs reach (checkpoints), where `dvc gc` does not look."""
+        return self._common_dir / "soup" / "objects"
 
     def has(self, md5: str) -> bool:
         """Whether the object is here; of a folder, with all of its files."""
@@ -256,19 +267,26 @@ class DvcRepo:
         return path.is_file() and md5_of_file(path) == md5.removesuffix(".dir")
 
     def store_file(
-        self, source: Path, inspect: Callable[[Path], tuple[str, Any]] | None = None
+        self,
+        source: Path,
+        inspect: Callable[[Path], tuple[str, Any]] | None = None,
+        *,
+        keep: bool = False,
     ) -> tuple[str, Any]:
         """Put a copy of `source` into the cache; return its md5 and what `inspect` found.
+
+        `keep` puts it where `dvc gc` does not look instead.
 
         The digest is taken over the private copy, so a file that changes meanwhile can
         never be stored under a name that is not its own. `inspect(copy)` returns the md5
         with something of its caller's; without it the md5 is computed here.
         """
-        with temporary_in(self.cache_dir / "files" / "md5") as copy:
+        place = self.kept_dir if keep else self.cache_dir
+        with temporary_in(place / "files" / "md5") as copy:
             copy_bytes(source, copy)
             md5, found = inspect(copy) if inspect else (md5_of_file(copy), None)
             if not self._holds(md5, copy.stat().st_size):
-                move_into_place(copy, self.object_path(md5), mode=0o444)
+                move_into_place(copy, _address(place, md5), mode=0o444)
         return md5, found
 
     def _holds(self, md5: str, size: int) -> bool:
@@ -373,6 +391,10 @@ class DvcRepo:
         with path.open("w") as file:
             path.chmod(0o600)  # a remote's section may hold its password
             config.write(file)
+
+
+def _address(store: Path, md5: str) -> Path:
+    return store / "files" / "md5" / md5[:2] / md5[2:]
 
 
 def folder_listing(files: list[dict[str, str]]) -> bytes:
