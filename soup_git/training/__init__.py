@@ -1,0 +1,1 @@
+"""`soup.yaml`'s schema, and the way from it to a trained adapter."""

@@ -1,0 +1,216 @@
+"""LoRA onto a base, and the trained adapter out of it: checked alive, saved plain.
+
+What is saved always loads on the untouched base. pissa and olora start by moving part of
+the base's weight W into the adapter (W - s·B₀A₀ stays behind), so their own factors would
+be wrong on W. The update relative to W is s·(BA - B₀A₀), exactly a LoRA of twice the rank
+with factors [B, -B₀] and [A; A₀].
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from soup_git.errors import FatalError
+from soup_git.training.schema import LoraBlock, SoupConfig
+
+Tensors = dict[str, Any]  # name in the adapter's file -> torch.Tensor
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+
+
+def attach(model: Any, config: SoupConfig) -> Any:
+    """A PeftModel around `model`, with `training.lora`. Draws from torch's generator."""
+    import peft
+
+    lora = config.training.lora
+    init: bool | str = True if lora.init_strategy == "random" else lora.init_strategy
+    if config.training.quantization != "none":
+        model = peft.prepare_model_for_kbit_training(
+            model, use_gradient_checkpointing=config.training.gradient_checkpointing
+        )
+    try:
+        peft_config = peft.LoraConfig(
+            task_type="CAUSAL_LM",
+            r=lora.r,
+            lora_alpha=lora.alpha,
+            lora_dropout=lora.dropout,
+            target_modules=None if lora.target_modules == "auto" else lora.target_modules,
+            exclude_modules=lora.exclude_modules,
+            modules_to_save=lora.modules_to_save,
+            bias=lora.bias,
+            use_dora=lora.use_dora,
+            use_rslora=lora.use_rslora,
+            init_lora_weights=init,
+            rank_pattern=dict(lora.rank_pattern),
+            alpha_pattern=dict(lora.alpha_pattern),
+            layers_to_transform=lora.layers_to_transform,
+            layers_pattern=lora.layers_pattern,
+            target_parameters=lora.target_parameters,
+            **lora.peft,
+        )
+        _check_names(model, config)
+        peft_model = peft.get_peft_model(model, peft_config)
+    except (ValueError, TypeError, ImportError, NotImplementedError) as error:
+        raise config.refuse("training.lora", f"PEFT refuses this: {error}") from error
+    names = [name for name, p in peft_model.named_parameters() if p.requires_grad]
+    if lora.bias != "none" and not any(name.endswith(".bias") for name in names):
+        raise config.refuse("training.lora.bias", f"{config.base} has no such biases to train")
+    return peft_model
+
+
+def _check_names(model: Any, config: SoupConfig) -> None:
+    """Every name the config gives matches a module: PEFT is content when any of them does."""
+    lora = config.training.lora
+    names = [name for name, _ in model.named_modules()]
+    for key in ("target_modules", "exclude_modules", "modules_to_save"):
+        given = getattr(lora, key)
+        for wanted in given if isinstance(given, list) else ():
+            if not any(name == wanted or name.endswith(f".{wanted}") for name in names):
+                raise config.refuse(
+                    f"training.lora.{key}", f"{wanted} matches no module of {config.base}"
+                )
+    for key in ("rank_pattern", "alpha_pattern"):
+        for pattern in getattr(lora, key):
+            try:
+                matched = any(re.match(rf"(.*\.)?({pattern})$", name) for name in names)
+            except re.error as error:
+                raise config.refuse(
+                    f"training.lora.{key}.{pattern}", f"not a regular expression: {error}"
+                ) from None
+            if not matched:
+                raise config.refuse(
+                    f"training.lora.{key}.{pattern}", f"matches no module of {config.base}"
+                )
+
+
+def modules(peft_model: Any) -> list[str]:
+    """Names of the modules that got an adapter."""
+    return list(peft_model.base_model.targeted_module_names)
+
+
+def factors(peft_model: Any) -> Tensors:
+    """The trained tensors by their names in an adapter's file, on the CPU, not shared."""
+    from peft import get_peft_model_state_dict
+
+    # "auto" would ask the hub whether the vocabulary was resized; we never resize it.
+    state = get_peft_model_state_dict(peft_model, save_embedding_layers=False)
+    return {name: t.detach().to("cpu", copy=True).contiguous() for name, t in state.items()}
+
+
+def load_factors(peft_model: Any, tensors: Tensors) -> None:
+    """Put `factors` back, bit by bit."""
+    from peft import set_peft_model_state_dict
+
+    result = set_peft_model_state_dict(peft_model, tensors)
+    if result.unexpected_keys:
+        raise FatalError(
+            f"the checkpoint has tensors that this adapter lacks: {result.unexpected_keys[0]}",
+            hint="training.resume: false starts anew",
+        )
+
+
+def plain(tensors: Tensors, initial: Tensors, *, rslora: bool) -> Tensors:
+    """`tensors` of a mutating init as a LoRA for the untouched base; the rank doubles."""
+    import torch
+
+    converted = {}
+    for name, tensor in tensors.items():
+        if ".lora_A." in name:
+            converted[name] = torch.cat([tensor, initial[name]], dim=0)
+        elif ".lora_B." in name:
+            both = torch.cat([tensor, -initial[name]], dim=1)
+            # alpha / sqrt(r) shrinks by sqrt(2) as r doubles; plain LoRA doubles alpha instead.
+            converted[name] = both * math.sqrt(2) if rslora else both
+        else:
+            converted[name] = tensor
+    return converted
+
+
+def settings(peft_model: Any, config: SoupConfig) -> dict[str, Any]:
+    """The contents of adapter_config.json: no machine paths, sets sorted."""
+    lora = config.training.lora
+    values: dict[str, Any] = {
+        key: sorted(value) if isinstance(value, set | frozenset) else value
+        for key, value in peft_model.peft_config["default"].to_dict().items()
+    }
+    values["base_model_name_or_path"] = config.base
+    values["revision"] = config.revision
+    values["inference_mode"] = True
+    # The weights are in the file: loading must not start an init that moves the base.
+    values["init_lora_weights"] = True
+    if lora.mutates_base:
+        values["r"] *= 2
+        values["rank_pattern"] = {k: 2 * r for k, r in lora.rank_pattern.items()}
+        if not lora.use_rslora:
+            values["lora_alpha"] *= 2
+            values["alpha_pattern"] = {k: 2 * a for k, a in lora.alpha_pattern.items()}
+    return values
+
+
+def save(
+    tensors: Tensors, initial: Tensors | None, peft_model: Any, config: SoupConfig, folder: Path
+) -> None:
+    """Write adapter_model.safetensors and adapter_config.json, and nothing else.
+
+    `initial` are the factors before training, for inits that mutate the base, else None.
+    Each file appears whole or not at all.
+    """
+    from safetensors.torch import save_file
+
+    if initial is not None:
+        tensors = plain(tensors, initial, rslora=config.training.lora.use_rslora)
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(settings(peft_model, config), indent=2, sort_keys=True, default=_plain_value)
+    _whole(folder / CONFIG, lambda path: path.write_text(text + "\n", encoding="utf-8"))
+    _whole(folder / WEIGHTS, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+
+
+def _plain_value(value: Any) -> Any:
+    return sorted(value) if isinstance(value, set | frozenset) else str(value)
+
+
+def _whole(path: Path, write: Any) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        write(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_alive(tensors: Tensors, initial: Tensors, targets: list[str], lora: LoraBlock) -> None:
+    """Refuse an adapter that is healthy in its loss curve only.
+
+    Raises FatalError when a tensor is not finite, when nothing moved from the start, when
+    the update is zero, or when a targeted module has no tensors.
+    """
+    import torch
+
+    bad = [name for name, t in tensors.items() if not torch.isfinite(t).all()]
+    if bad:
+        raise _dead(f"{len(bad)} of {len(tensors)} tensors are not finite, first {bad[0]}")
+    missing = [m for m in targets if not any(f"base_model.model.{m}." in name for name in tensors)]
+    if missing:
+        raise _dead(f"{len(missing)} of {len(targets)} modules were not saved: {missing[0]}")
+    if all(torch.equal(t, initial[name]) for name, t in tensors.items()):
+        raise _dead(
+            "training changed nothing in it (was the learning rate 0 all through, in warmup?)"
+        )
+    second = [t for name, t in tensors.items() if ".lora_B" in name or "lora_embedding_B" in name]
+    others = [t for name, t in tensors.items() if ".lora_" not in name]
+    if not lora.mutates_base and not any(t.any() for t in second) and not others:
+        raise _dead("its update is zero everywhere")
+
+
+def _dead(why: str) -> FatalError:
+    return FatalError(
+        f"the trained adapter is dead: {why}",
+        hint="look at plots/loss.csv; a lower training.lr, or data with more to learn",
+    )

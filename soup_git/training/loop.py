@@ -1,0 +1,277 @@
+"""What every task's trainer gets from us: exact checkpoints, our curve, Ctrl-C, progress.
+
+Imported late: it loads transformers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from transformers import PrinterCallback, Trainer, TrainerCallback
+from transformers.trainer_callback import TrainerState
+
+from soup_git.errors import ExitCode, FatalError
+from soup_git.training import adapter, checkpoints
+from soup_git.training.curve import Curve
+from soup_git.training.schema import SoupConfig
+
+OnCheckpoint = Callable[[int, Path, float, float], None]
+
+
+class ExactMixin:
+    """Goes in front of a trainer class; `soup` is set right after construction."""
+
+    soup: Run
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        loss = super().training_step(*args, **kwargs)  # type: ignore[misc]
+        value = loss.item()
+        if not math.isfinite(value):
+            raise FatalError(
+                f"the loss is {value} at step {self.state.global_step + 1}",  # type: ignore[attr-defined]
+                hint="a lower training.lr, a longer warmup, or precision fp32; "
+                "the last checkpoint is from before",
+            )
+        self.soup.step_loss += value
+        return loss
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        # A data loader draws its seed from torch's generator, so without this the dropout
+        # of all later steps, and the adapter's digest, would depend on having evaluated.
+        with untouched_generators():
+            metrics: dict[str, float] = super().evaluate(*args, **kwargs)  # type: ignore[misc]
+        self.soup.curve.evaluated(self.state.global_step, metrics["eval_loss"])  # type: ignore[attr-defined]
+        return metrics
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        with self._blaming("training.optimizer"):
+            return super().create_optimizer(*args, **kwargs)  # type: ignore[misc]
+
+    def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
+        with self._blaming("training.scheduler"):
+            return super().create_scheduler(*args, **kwargs)  # type: ignore[misc]
+
+    @contextlib.contextmanager
+    def _blaming(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except (TypeError, ValueError, ImportError) as error:
+            raise self.soup.config.refuse(
+                key,
+                f"transformers refuses this: {error}",
+                hint="its own options go under training.trl (lr_scheduler_kwargs, optim_args)",
+            ) from error
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        step = self.state.global_step  # type: ignore[attr-defined]
+        try:
+            # TRL's own would add a model card, with a date in it.
+            Trainer._save_checkpoint(self, model, trial)
+            folder = self.soup.publish(step)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            # A full disk is an OSError in Python, a RuntimeError in torch's zip writer.
+            shutil.rmtree(checkpoints.saving(self.soup.state_dir), ignore_errors=True)
+            done = checkpoints.complete(self.soup.state_dir)
+            last = f"the one of step {checkpoints.step_of(done[-1])} is" if done else "none is"
+            why = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise FatalError(
+                f"the checkpoint of step {step} could not be written: {why}; {last} complete",
+                hint="df -h . shows free space; then the same command goes on from there",
+            ) from error
+        self.soup.announce(folder)
+        checkpoints.keep(self.soup.state_dir, self.soup.config.training.save_total_limit)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        # Not transformers': it adds a pickle of the arguments and a copy of the tokenizer.
+        del state_dict
+        self.soup.write_adapter(Path(output_dir or self.args.output_dir))  # type: ignore[attr-defined]
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        del model
+        self.soup.read_factors(Path(resume_from_checkpoint))
+
+
+class Run:
+    """One training run's state on our side: what the mixin and the callback share."""
+
+    def __init__(
+        self,
+        config: SoupConfig,
+        trainer: Any,
+        peft_model: Any,
+        *,
+        state_dir: Path,
+        on_checkpoint: OnCheckpoint | None,
+    ) -> None:
+        self.config = config
+        self.trainer = trainer
+        self.model = peft_model
+        self.state_dir = state_dir
+        self.on_checkpoint = on_checkpoint
+        self.initial = adapter.factors(peft_model)
+        self.curve = Curve(config.training.logging_steps)
+        self.step_loss = 0.0
+        self.stop_requested = False
+
+    @property
+    def _mutated(self) -> bool:
+        return self.config.training.lora.mutates_base
+
+    def write_adapter(self, folder: Path) -> None:
+        """The adapter as it is now; for a mutating init also the factors that resuming needs."""
+        tensors = adapter.factors(self.model)
+        initial = self.initial if self._mutated else None
+        adapter.save(tensors, initial, self.model, self.config, folder)
+        if self._mutated:
+            save_file(tensors, folder / "factors.safetensors")
+
+    def read_factors(self, folder: Path) -> None:
+        name = "factors.safetensors" if self._mutated else adapter.WEIGHTS
+        adapter.load_factors(self.model, load_file(folder / name))
+
+    def publish(self, step: int) -> Path:
+        self.curve.save(checkpoints.saving(self.state_dir) / f"checkpoint-{step}" / "curve.json")
+        return checkpoints.publish(self.state_dir, step)
+
+    def announce(self, folder: Path) -> None:
+        """Tell `on_checkpoint` of a complete checkpoint, once; again if killed in between."""
+        told = folder / "announced"
+        if self.on_checkpoint is None or told.exists():
+            return
+        step = checkpoints.step_of(folder)
+        self.on_checkpoint(step, folder, self.curve.latest, self.curve.learning_rate)
+        told.touch()
+
+    def train(self, resume_from: Path | None) -> int:
+        """Train to the end and return the last step. Raises FatalError (130) on Ctrl-C."""
+        self.trainer.remove_callback(PrinterCallback)  # it prints to stdout
+        line = _ProgressLine()
+        self.trainer.add_callback(_Watch(self, line))
+        if resume_from is not None:
+            self.curve.restore(resume_from / "curve.json")
+            self.announce(resume_from)
+            state = TrainerState.load_from_json(str(resume_from / "trainer_state.json"))
+            if state.global_step >= state.max_steps:
+                # transformers would train one step more before it looks.
+                self.read_factors(resume_from)
+                self.trainer.state = state
+                return int(state.global_step)
+        with self._stop_on_signal(), contextlib.closing(line):
+            self.trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+        step = int(self.trainer.state.global_step)
+        if self.stop_requested and step < self.trainer.state.max_steps:
+            raise FatalError(
+                f"interrupted at step {step} of {self.trainer.state.max_steps}; "
+                "everything up to there is saved",
+                hint="the same command goes on from there, to the same bytes",
+                code=ExitCode.INTERRUPTED,
+            )
+        return step
+
+    @contextlib.contextmanager
+    def _stop_on_signal(self) -> Iterator[None]:
+        """The first Ctrl-C (or SIGTERM) ends the step, saves and stops; a second one kills."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def stop(number: int, _frame: Any) -> None:
+            self.stop_requested = True
+            sys.stderr.write("\nstopping after this step, with a checkpoint; again to kill\n")
+            signal.signal(number, previous[number])
+
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        previous: dict[int, Any] = {number: signal.signal(number, stop) for number in numbers}
+        try:
+            yield
+        finally:
+            for number in numbers:
+                signal.signal(number, previous[number])
+
+
+class _Watch(TrainerCallback):  # type: ignore[misc]
+    """Feeds the curve, draws the progress line, and stops when asked to."""
+
+    def __init__(self, run: Run, line: _ProgressLine) -> None:
+        self._run = run
+        self._learning_rate = 0.0
+        self._line = line
+
+    def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+        self._line.begin(state.global_step)
+
+    def on_optimizer_step(self, _args: Any, _state: Any, _control: Any, **kwargs: Any) -> None:
+        # Before the scheduler moves on: the rate this step was made with.
+        self._learning_rate = kwargs["optimizer"].param_groups[0]["lr"]
+
+    def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
+        run = self._run
+        run.curve.step(state.global_step, run.step_loss, self._learning_rate)
+        run.step_loss = 0.0
+        if run.stop_requested:
+            control.should_save = control.should_training_stop = True
+        self._line.draw(state, run.curve)
+
+
+class _ProgressLine:
+    """One line on a terminal, redrawn at most ten times a second; nothing anywhere else."""
+
+    def __init__(self) -> None:
+        self._shown = sys.stderr.isatty()
+        self._began = self._drawn = time.monotonic()
+        self._first = 0
+        self._open = False
+
+    def begin(self, step: int) -> None:
+        self._first, self._began = step, time.monotonic()
+
+    def draw(self, state: Any, curve: Curve) -> None:
+        now = time.monotonic()
+        last = state.global_step >= state.max_steps
+        if not self._shown or (now - self._drawn < 0.1 and not last):
+            return
+        self._drawn, self._open = now, True
+        done = state.global_step / max(state.max_steps, 1)
+        bar = ("█" * round(20 * done)).ljust(20, "░")
+        pace = (now - self._began) / max(state.global_step - self._first, 1)
+        left = round(pace * (state.max_steps - state.global_step))
+        sys.stderr.write(
+            f"\r\x1b[Kepoch {state.epoch:.1f}  {bar}  step {state.global_step}/{state.max_steps}"
+            f"  loss {curve.latest:.3f}  lr {curve.learning_rate:.1e}"
+            f"  eta {left // 60}:{left % 60:02d}"
+        )
+        sys.stderr.flush()
+
+    def close(self) -> None:
+        if self._shown and self._open:
+            sys.stderr.write("\n")
+
+
+@contextlib.contextmanager
+def untouched_generators() -> Iterator[None]:
+    """Whatever is drawn inside, Python's, numpy's and torch's generators go on as before."""
+    python, numpy = random.getstate(), np.random.get_state()
+    devices = list(range(torch.cuda.device_count()))
+    with torch.random.fork_rng(devices=devices):
+        yield
+    random.setstate(python)
+    np.random.set_state(numpy)
+
+
+def with_exactness(trainer_class: type) -> type:
+    """The trainer class with `ExactMixin` in front."""
+    return type(f"Exact{trainer_class.__name__}", (ExactMixin, trainer_class), {})

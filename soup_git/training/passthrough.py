@@ -1,0 +1,226 @@
+"""Options of TRL's and PEFT's config classes under their own names: which are taken.
+
+`training.trl` and `training.lora.peft` reach every option that is not in `soup.yaml` under
+a name of its own, and that does what it says here. The rest is refused with the reason.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from soup_git.training import upstream
+from soup_git.training.tasks import TASKS
+
+Where = tuple[str | int, ...]
+
+# Options of TRL's config that soup.yaml has under a name of its own, and those that would
+# not do what they say here. A name ending in * stands for all that start so.
+TRL_IS_OURS = {
+    "num_train_epochs": "training.epochs",
+    "max_steps": "training.max_steps",
+    "learning_rate": "training.lr",
+    "lr_scheduler_type": "training.scheduler",
+    "warmup_steps": "training.warmup_steps or training.warmup_ratio",
+    "per_device_train_batch_size": "training.batch_size",
+    "gradient_accumulation_steps": "training.gradient_accumulation_steps",
+    "weight_decay": "training.weight_decay",
+    "max_grad_norm": "training.max_grad_norm",
+    "optim": "training.optimizer",
+    "neftune_noise_alpha": "training.neftune_alpha",
+    "packing": "training.packing",
+    "assistant_only_loss": "training.assistant_only_loss",
+    "completion_only_loss": "training.assistant_only_loss",
+    "gradient_checkpointing": "training.gradient_checkpointing",
+    "activation_checkpointing": "training.gradient_checkpointing",
+    "bf16": "training.precision",
+    "fp16": "training.precision",
+    "use_cpu": "training.device",
+    "seed": "training.seed",
+    "save_steps": "training.save_steps",
+    "save_strategy": "training.save_steps",
+    "save_total_limit": "training.save_total_limit",
+    "eval_steps": "training.eval_steps",
+    "eval_strategy": "training.eval_steps",
+    "logging_steps": "training.logging_steps",
+    "logging_strategy": "training.logging_steps",
+    "max_length": "data.max_length",
+    "chat_template_path": "data.chat_template",
+    "trust_remote_code": "trust_remote_code",
+    "output_dir": "output",
+    "resume_from_checkpoint": "training.resume",
+}
+TRL_REFUSED = {
+    "report_to": "trackers are off: the run's history is in git",
+    "run_name": "trackers are off: the run's history is in git",
+    "project": "trackers are off: the run's history is in git",
+    "trackio_*": "trackers are off: the run's history is in git",
+    "push_to_hub": "nothing is uploaded while training",
+    "hub_*": "nothing is uploaded while training",
+    "full_determinism": "training.reproducible does this",
+    "save_only_model": "a checkpoint could not be resumed",
+    "ignore_data_skip": "a resumed run would see other rows",
+    "enable_jit_checkpoint": "Ctrl-C saves already",
+    "save_on_each_node": "needs a launcher, which is not offered yet",
+    "log_on_each_node": "needs a launcher, which is not offered yet",
+    "restore_callback_states_from_checkpoint": "git-soup restores its own state",
+    "load_best_model_at_end": "the output is the last step; pick another with run/ID@STEP",
+    "metric_for_best_model": "the output is the last step; pick another with run/ID@STEP",
+    "greater_is_better": "the output is the last step; pick another with run/ID@STEP",
+    "auto_find_batch_size": "a batch size found by chance would change the bytes",
+    "do_train": "has no effect in the trainer",
+    "do_eval": "has no effect in the trainer",
+    "do_predict": "has no effect in the trainer",
+    "disable_tqdm": "progress is shown on a terminal only",
+    "log_level": "has no effect here",
+    "log_level_replica": "has no effect here",
+    "logging_first_step": "the curve is kept per training.logging_steps",
+    "debug": "has no effect here",
+    "local_rank": "needs a launcher, which is not offered yet",
+    "fsdp*": "needs a launcher, which is not offered yet",
+    "deepspeed": "needs a launcher, which is not offered yet",
+    "ddp_*": "needs a launcher, which is not offered yet",
+    "parallelism_config": "needs a launcher, which is not offered yet",
+    "average_tokens_across_devices": "needs a launcher, which is not offered yet",
+    "dataset_text_field": "rows are tokenized before TRL sees them",
+    "dataset_kwargs": "rows are tokenized before TRL sees them",
+    "eos_token": "set it in the base's tokenizer",
+    "pad_token": "set it in the base's tokenizer",
+    "truncation_mode": "rows are cut at their end, at data.max_length",
+    "remove_unused_columns": "rows are tokenized before TRL sees them",
+    "label_names": "rows are tokenized before TRL sees them",
+    "include_for_metrics": "no metric function runs in training",
+    "batch_eval_metrics": "no metric function runs in training",
+    "prediction_loss_only": "no metric function runs in training",
+    "include_num_input_tokens_seen": "would write wall-clock values",
+    "skip_memory_metrics": "would write wall-clock values",
+    "activation_checkpointing_kwargs": "use gradient_checkpointing_kwargs",
+}
+PEFT_IS_OURS = {
+    "r": "training.lora.r",
+    "lora_alpha": "training.lora.alpha",
+    "lora_dropout": "training.lora.dropout",
+    "init_lora_weights": "training.lora.init_strategy",
+    "base_model_name_or_path": "base",
+    "revision": "revision",
+    "target_modules": "training.lora.target_modules",
+    "exclude_modules": "training.lora.exclude_modules",
+    "modules_to_save": "training.lora.modules_to_save",
+    "bias": "training.lora.bias",
+    "use_dora": "training.lora.use_dora",
+    "use_rslora": "training.lora.use_rslora",
+    "rank_pattern": "training.lora.rank_pattern",
+    "alpha_pattern": "training.lora.alpha_pattern",
+    "layers_to_transform": "training.lora.layers_to_transform",
+    "layers_pattern": "training.lora.layers_pattern",
+    "target_parameters": "training.lora.target_parameters",
+}
+PEFT_REFUSED = {
+    "peft_type": "lora is what this block configures",
+    "task_type": "the task decides it",
+    "auto_mapping": "the task decides it",
+    "peft_version": "PEFT writes it",
+    "inference_mode": "the trainer decides it",
+    "megatron_*": "needs a launcher, which is not offered yet",
+    "loftq_config": "init_strategy: loftq is not offered yet",
+    "use_qalora": "needs a GPTQ base, which is not offered yet",
+    "qalora_group_size": "needs a GPTQ base, which is not offered yet",
+    "eva_config": "init_strategy: eva is not offered yet",
+    "corda_config": "init_strategy: corda is not offered",
+    "lora_ga_config": "init_strategy: lora_ga is not offered",
+    "runtime_config": "is not saved, so the adapter would not be what was trained",
+}
+PEFT_SOURCES = (
+    ("peft", "config.py", "PeftConfigMixin"),
+    ("peft", "config.py", "PeftConfig"),
+    ("peft", "tuners/lora/config.py", "LoraConfig"),
+)
+_MODEL_KWARGS_OURS = {"revision", "trust_remote_code", "dtype", "torch_dtype", "use_safetensors"}
+# transformers asks for these only when training starts.
+_OPTIMIZER_NEEDS = {
+    "galore": "galore_torch",
+    "apollo": "apollo_torch",
+    "lomo": "lomo_optim",
+    "grokadamw": "grokadamw",
+    "schedule_free": "schedulefree",
+    "stable_adamw": "optimi",
+    "torch_4bit": "torchao",
+    "torch_8bit": "torchao",
+    "_xla": "torch_xla",
+    "_npu": "torch_npu",
+    "anyprecision": "torchdistx",
+    "8bit": "bitsandbytes",
+    "lion": "bitsandbytes",
+    "paged": "bitsandbytes",
+    "ademamix": "bitsandbytes",
+    "bnb": "bitsandbytes",
+}
+
+
+def check(raw: dict[str, Any]) -> Iterator[tuple[Where, str]]:
+    """What the installed TRL, PEFT and transformers would not take, key by key."""
+    training = mapping(raw, "training")
+    task = TASKS.get(str(raw.get("task", "sft")), TASKS["sft"])
+    lora = mapping(training, "lora")
+    trl = mapping(training, "trl")
+    yield from _options(
+        ("training", "trl"), trl, upstream.options(task.config_sources), TRL_IS_OURS, TRL_REFUSED
+    )
+    for name in sorted(_MODEL_KWARGS_OURS & set(mapping(trl, "model_init_kwargs"))):
+        yield ("training", "trl", "model_init_kwargs", name), "is git-soup's to decide"
+    peft = mapping(lora, "peft")
+    known = upstream.options(PEFT_SOURCES)
+    yield from _options(("training", "lora", "peft"), peft, known, PEFT_IS_OURS, PEFT_REFUSED)
+    for key, file, enum in (
+        ("scheduler", "trainer_utils.py", "SchedulerType"),
+        ("optimizer", "training_args.py", "OptimizerNames"),
+    ):
+        value = training.get(key)
+        names = upstream.enum_values("transformers", file, enum)
+        if isinstance(value, str) and value not in names:
+            yield ("training", key), f"{value} is not one of {', '.join(names)}"
+    for part, package in _OPTIMIZER_NEEDS.items():
+        if part in str(training.get("optimizer")):
+            if not upstream.installed(package):
+                yield ("training", "optimizer"), f"needs {package}, which is not installed"
+            break
+    quantization = training.get("quantization")
+    if quantization in {"4bit", "8bit"} and not upstream.installed("bitsandbytes"):
+        yield ("training", "quantization"), f"{quantization} needs bitsandbytes: not installed"
+
+
+def _options(
+    at: Where,
+    given: dict[str, Any],
+    known: dict[str, upstream.Option],
+    ours: dict[str, str],
+    refused: dict[str, str],
+) -> Iterator[tuple[Where, str]]:
+    for name, value in given.items():
+        reasons = [why for key, why in refused.items() if _matches(name, key)]
+        if name in ours:
+            yield (*at, name), f"that is {ours[name]} here"
+        elif reasons:
+            yield (*at, name), f"is not taken: {reasons[0]}"
+        elif name not in known:
+            free = [k for k in known if not any(_matches(k, key) for key in refused)]
+            yield (*at, name), f"no such option{nearest(name, free)}"
+        elif refusal := known[name].refusal(value):
+            yield (*at, name), refusal
+
+
+def _matches(name: str, key: str) -> bool:
+    return name.startswith(key[:-1]) if key.endswith("*") else name == key
+
+
+def nearest(value: Any, candidates: Iterable[str]) -> str:
+    """`"; did you mean …?"`, or nothing when no candidate is close."""
+    close = difflib.get_close_matches(str(value), list(candidates), 1, 0.6)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def mapping(block: dict[str, Any], key: str) -> dict[str, Any]:
+    """The block under `key`, empty when it is not one (which the schema reports)."""
+    value = block.get(key)
+    return value if isinstance(value, dict) else {}

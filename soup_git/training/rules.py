@@ -1,0 +1,82 @@
+"""Options that exclude each other: what no single key's type can tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+
+from soup_git.training.schema import LoraBlock, SoupConfig, TrainingBlock, Where
+from soup_git.training.tasks import TASKS
+
+Problem = tuple[Where, str]
+_LORA: Where = ("training", "lora")
+
+
+def together(config: SoupConfig, given: set[Where]) -> Iterator[Problem]:
+    """Every pair that does not go together; `given` are the keys that the file sets."""
+    for key in sorted({k for task in TASKS.values() for k in task.options}):
+        if ("training", key) in given and key not in TASKS[config.task].options:
+            yield ("training", key), f"task {config.task} has no such option"
+    if config.data.validation is not None and ("data", "val_split") in given:
+        yield ("data", "val_split"), "excludes data.validation: give one of them"
+    yield from _outside(config)
+    yield from _training(config.training)
+    yield from _targets(config.training.lora, given)
+    yield from _inits(config.training)
+
+
+def _outside(config: SoupConfig) -> Iterator[Problem]:
+    paths: dict[Where, str | None] = {
+        ("data", "train"): config.data.train,
+        ("data", "validation"): config.data.validation,
+        ("output",): config.output,
+    }
+    for where, value in paths.items():
+        parts = PurePosixPath("x" if value is None else value).parts
+        if not parts or parts[0] == "/" or ".." in parts:
+            yield where, f"{value} is not a path inside the workspace"
+
+
+def _training(training: TrainingBlock) -> Iterator[Problem]:
+    if training.warmup_ratio is not None and training.warmup_steps is not None:
+        yield ("training", "warmup_ratio"), "excludes warmup_steps: give one of them"
+    if training.reproducible == "portable":
+        if training.threads not in {None, 1}:
+            yield ("training", "threads"), "reproducible: portable means one thread"
+        if training.device == "cuda":
+            yield ("training", "device"), "reproducible: portable is for the CPU"
+    if training.precision == "fp16" and training.device == "cpu":
+        yield ("training", "precision"), "fp16 does not train on a CPU; fp32 or bf16 do"
+
+
+def _targets(lora: LoraBlock, given: set[Where]) -> Iterator[Problem]:
+    if isinstance(lora.target_modules, str):
+        for key in ("layers_to_transform", "layers_pattern"):
+            if (*_LORA, key) in given:
+                yield (*_LORA, key), "needs target_modules as a list of names"
+    elif lora.layers_pattern is not None and lora.layers_to_transform is None:
+        yield (*_LORA, "layers_pattern"), "needs layers_to_transform"
+    if lora.target_parameters and lora.dropout:
+        yield (*_LORA, "target_parameters"), "needs dropout: 0 (PEFT's rule)"
+
+
+def _inits(training: TrainingBlock) -> Iterator[Problem]:
+    lora = training.lora
+    if lora.mutates_base:
+        why = (
+            f"excludes init_strategy: {lora.init_strategy}, whose result could not be saved "
+            "as a plain adapter for the untouched base"
+        )
+        clashes = {
+            "use_dora": lora.use_dora,
+            "target_parameters": lora.target_parameters,
+            "peft": lora.peft,
+        }
+        yield from (((*_LORA, key), why) for key, clash in clashes.items() if clash)
+        if training.quantization != "none":
+            yield (*_LORA, "init_strategy"), f"{lora.init_strategy} needs an unquantized base"
+    if lora.init_strategy == "orthogonal":
+        ranks = {("r",): lora.r} | {("rank_pattern", k): r for k, r in lora.rank_pattern.items()}
+        for where, rank in ranks.items():
+            if rank % 2:
+                yield (*_LORA, *where), "init_strategy: orthogonal needs an even rank"

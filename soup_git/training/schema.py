@@ -1,0 +1,215 @@
+"""What a `soup.yaml` may say: the pydantic model, one docstring per key.
+
+The keys and their nesting are the original tool's. The docstrings become the descriptions
+that editors show, by way of `json_schema`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+
+from soup_git.data.formats import ALIASES, FORMATS
+from soup_git.errors import FatalError
+from soup_git.training.tasks import TASKS
+
+Where = tuple[str | int, ...]
+
+# Inits that subtract their product from the base's weights. Such an adapter is saved
+# converted, so that it loads on the untouched base (training/adapter.py).
+MUTATING_INITS = ("pissa", "olora")
+NITER = re.compile(r"pissa_niter_([1-9]\d{0,2})")
+
+
+class _Block(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+Rank = Annotated[int, Field(ge=1, le=1024)]
+Pattern = Annotated[dict[str, Rank], Field(max_length=256)]
+Names = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+
+
+class LoraBlock(_Block):
+    """PEFT's LoRA under the original tool's names; what is missing here goes under `peft`."""
+
+    r: Rank = 16
+    """Rank."""
+    alpha: Annotated[int, Field(ge=1)] = 32
+    """The update is scaled by alpha / r (alpha / sqrt(r) with use_rslora)."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Dropout on the input of the A matrices."""
+    target_modules: Annotated[str, Field(min_length=1)] | Names = "all-linear"
+    """`all-linear`, `auto` (PEFT's choice for the architecture), names, or a regular expression."""
+    exclude_modules: Annotated[str, Field(min_length=1)] | Names | None = None
+    """Names, or a regular expression, of modules left alone."""
+    modules_to_save: Names | None = None
+    """Modules trained and saved in full beside the adapter."""
+    bias: Literal["none", "all", "lora_only"] = "none"
+    """Which biases of the base train as well."""
+    use_dora: bool = False
+    """Weight-decomposed LoRA (https://arxiv.org/abs/2402.09353)."""
+    use_rslora: bool = False
+    """Rank-stabilised scaling (https://arxiv.org/abs/2312.03732)."""
+    init_strategy: Annotated[
+        str, Field(pattern=rf"^(random|gaussian|orthogonal|pissa|{NITER.pattern}|olora)$")
+    ] = "random"
+    """random, gaussian, orthogonal, pissa, pissa_niter_N (fast SVD of N iterations) or olora."""
+    rank_pattern: Pattern = {}
+    """Module name or pattern -> rank, where it differs from r."""
+    alpha_pattern: Pattern = {}
+    """Module name or pattern -> alpha, where it differs from alpha."""
+    layers_to_transform: Annotated[int, Field(ge=0)] | list[Annotated[int, Field(ge=0)]] | None = (
+        None
+    )
+    """Indices of the layers that get an adapter; all by default."""
+    layers_pattern: str | Names | None = None
+    """Name of the list of layers, where PEFT does not know it."""
+    target_parameters: Names | None = None
+    """Raw parameters (fused experts) to adapt, by name."""
+    peft: dict[str, Any] = {}
+    """Any other option of PEFT's LoraConfig, by its own name."""
+
+    @property
+    def mutates_base(self) -> bool:
+        return self.init_strategy.startswith(MUTATING_INITS)
+
+
+class DataBlock(_Block):
+    """Where the rows are and how they are read."""
+
+    train: Annotated[str, Field(min_length=1)]
+    """A .jsonl, .json or .txt file of the workspace, or a folder of them."""
+    format: Literal[(*FORMATS, *ALIASES, "auto")] = "auto"  # type: ignore[valid-type]
+    """The format of a row; `auto` detects it and says what it found."""
+    validation: Annotated[str, Field(min_length=1)] | None = None
+    """A file or folder of validation rows, instead of a split."""
+    val_split: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    """Share of rows held out. A row's own digest decides, so its place in the file does not."""
+    max_length: Annotated[int, Field(ge=8, le=1 << 20)] = 2048
+    """Tokens of a row beyond this are cut off, and counted in the report."""
+    chat_template: Annotated[str, Field(min_length=1)] | None = None
+    """The tokenizer's own by default; a name (chatml, qwen3, ...); or a .jinja file."""
+    max_rows: Annotated[int, Field(ge=1)] | None = None
+    """Only the first rows."""
+
+
+class TrainingBlock(_Block):
+    """How to train. Options of TRL's config class that are missing here go under `trl`."""
+
+    epochs: Annotated[float, Field(gt=0, le=10_000)] = 3
+    """Passes over the training rows."""
+    max_steps: Annotated[int, Field(ge=1)] | None = None
+    """Stop after this many optimizer steps, whatever epochs says."""
+    lr: Annotated[float, Field(gt=0)] = 2e-4
+    """Peak learning rate."""
+    scheduler: str = "cosine"
+    """A scheduler's name in transformers."""
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Share of the steps that warm up (0.03 unless warmup_steps is given)."""
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    """Steps that warm up."""
+    batch_size: Annotated[int, Field(ge=1)] = 8
+    """Rows per forward pass."""
+    gradient_accumulation_steps: Annotated[int, Field(ge=1)] = 1
+    """Forward passes per optimizer step."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Weight decay."""
+    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
+    """Gradients are clipped to this norm; 0 turns clipping off."""
+    optimizer: str = "adamw_torch"
+    """An optimizer's name in transformers. The plain AdamW: the fused one has another digest."""
+    neftune_alpha: Annotated[float, Field(gt=0)] | None = None
+    """Noise on embeddings (https://arxiv.org/abs/2310.05914)."""
+    packing: bool = False
+    """Fill each sequence with several rows, masked from each other."""
+    assistant_only_loss: bool = True
+    """Only what the assistant says is learnt (for prompt/completion rows: the completion)."""
+    gradient_checkpointing: bool = False
+    """Trade time for memory."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """auto: bf16 or fp16 on a GPU, fp32 on a CPU. What it became is recorded in the run."""
+    quantization: Literal["none", "4bit", "8bit"] = "none"
+    """Load the base in 4 or 8 bits (bitsandbytes)."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+    """Decides init, order and dropout."""
+    reproducible: Literal["exact", "portable"] = "exact"
+    """exact: same machine kind, same bytes. portable: also across CPU kinds, about half as fast."""
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """CPU threads. They decide the bytes, so the count is recorded; default: the CPUs given."""
+    save_steps: Annotated[int, Field(ge=1)] = 100
+    """A checkpoint, and its commit, every so many steps; the last step always has one."""
+    save_total_limit: Annotated[int, Field(ge=1)] = 2
+    """How many checkpoints keep what resuming needs (commits keep every adapter)."""
+    eval_steps: Annotated[int, Field(ge=1)] | None = None
+    """Measure the validation loss every so many steps; once per epoch by default."""
+    logging_steps: Annotated[int, Field(ge=1)] = 10
+    """One point of the loss curve per so many steps."""
+    resume: bool = True
+    """Go on from the last checkpoint of an interrupted run."""
+    lora: LoraBlock = LoraBlock()
+    trl: dict[str, Any] = {}
+    """Any other option of TRL's config class for the task, by its own name."""
+
+    @property
+    def warmup(self) -> float:
+        """Steps if at least 1, else a share of the steps, as transformers' warmup_steps."""
+        if self.warmup_steps is not None:
+            return self.warmup_steps
+        return 0.03 if self.warmup_ratio is None else self.warmup_ratio
+
+
+class SoupConfig(_Block):
+    """A training config: what to train, on what, how, and where it goes."""
+
+    base: Annotated[str, Field(min_length=1)]
+    """A folder with a model, or a model's id on the hub."""
+    revision: Annotated[str, Field(min_length=1)] | None = None
+    """Branch, tag or commit of a hub model."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model. It can do anything you can."""
+    task: Literal[tuple(TASKS)] = "sft"  # type: ignore[valid-type]
+    """The training method."""
+    data: DataBlock
+    training: TrainingBlock = TrainingBlock()
+    output: Annotated[str, Field(min_length=1)] = "./output"
+    """The adapter's folder."""
+
+    _source: str = PrivateAttr(default="soup.yaml")
+    _lines: dict[Where, int] = PrivateAttr(default_factory=dict)
+
+    def refuse(self, key: str, what: str, *, hint: str = "") -> FatalError:
+        """The error that blames `key` (`training.precision`) with its file and line."""
+        at = place(self._source, line_of(self._lines, tuple(key.split("."))))
+        return FatalError(f"{at}: {key}: {what}", hint=hint or f"edit {self._source}")
+
+    def given(self, key: str) -> bool:
+        """Did the file (or an override) set `key`, rather than the default?"""
+        return tuple(key.split(".")) in self._lines
+
+
+def json_schema() -> dict[str, Any]:
+    """The schema that editors use to complete and check `soup.yaml`."""
+    schema = SoupConfig.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "soup.yaml"
+    return schema
+
+
+def line_of(lines: dict[Where, int], where: Where) -> int:
+    """The line of the key, or of the closest block around it that is there."""
+    for length in range(len(where), 0, -1):
+        if where[:length] in lines:
+            return lines[where[:length]]
+    return lines.get((), 1)
+
+
+def place(source: str, line: int) -> str:
+    """`FILE:LINE`; an override on the command line has line 0."""
+    return f"{source}:{line}" if line else "-S"

@@ -1,0 +1,143 @@
+"""Chat templates: the tokenizer's own, one by name, or a Jinja file of the workspace.
+
+A template is a program that comes with data or a model. transformers renders it in
+Jinja's immutable sandbox without a loader; what is checked here makes a template that
+tries to read files, or is missing, an error before the base loads.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+
+from soup_git.training import upstream
+from soup_git.training.schema import SoupConfig
+
+LARGEST = 1 << 20
+
+# ChatML as most models spell it, with the marks that tell what the assistant says.
+CHATML = r"""
+{%- if tools %}{{ raise_exception('chatml has no place for tools') }}{% endif -%}
+{%- for message in messages -%}
+    {%- if message['tool_calls'] -%}
+        {{- raise_exception('chatml has no form for tool calls') -}}
+    {%- endif -%}
+    {{- '<|im_start|>' + message['role'] + '\n' -}}
+    {%- if message['role'] == 'assistant' -%}
+        {%- generation -%}{{- message['content'] + '<|im_end|>' -}}{%- endgeneration -%}
+    {%- else -%}
+        {{- message['content'] + '<|im_end|>' -}}
+    {%- endif -%}
+    {{- '\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\n' -}}{%- endif -%}
+"""
+
+
+@dataclass(frozen=True)
+class Template:
+    """A chat template's text, where it is from, and whether it marks the assistant's part."""
+
+    text: str
+    origin: str
+    marked: bool
+
+
+def resolve(config: SoupConfig, workspace_root: Path, own: str | None) -> Template | None:
+    """The template that `data.chat_template` asks for; `own` is the tokenizer's.
+
+    None when nothing was asked for and the tokenizer has none: plain text needs none. When
+    the loss is on the assistant's turns only and the template has no marks for them, TRL's
+    training variant of the very same template is taken, where TRL has one.
+    """
+    choice = config.data.chat_template
+    if choice is None:
+        if own is None:
+            return None
+        text, origin = own, "the tokenizer's"
+    elif "/" in choice or choice.endswith((".jinja", ".j2")):
+        text, origin = _from_file(config, workspace_root, choice), choice
+    else:
+        text, origin = _by_name(config, choice), choice
+    _refuse_file_access(config, text, origin)
+    if config.training.assistant_only_loss and not _is_marked(text):
+        variant = _training_variant(text)
+        if variant is not None:
+            return Template(variant, f"{origin}, with TRL's marks for training", marked=True)
+    return Template(text, origin, marked=_is_marked(text))
+
+
+def _from_file(config: SoupConfig, root: Path, choice: str) -> str:
+    path = root / choice
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise config.refuse("data.chat_template", f"{choice} is outside the workspace")
+    try:
+        with path.open("rb") as file:
+            data = file.read(LARGEST + 1)
+        text = data.decode()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise config.refuse("data.chat_template", f"{choice} is not a file") from None
+    except UnicodeDecodeError:
+        raise config.refuse("data.chat_template", f"{choice} is not UTF-8") from None
+    if len(data) > LARGEST:
+        raise config.refuse("data.chat_template", f"{choice} is larger than 1 MiB")
+    return text
+
+
+def _by_name(config: SoupConfig, name: str) -> str:
+    if name == "chatml":
+        return CHATML
+    folder = upstream.source("trl", "chat_templates")
+    shipped = {path.stem: path for path in sorted(folder.glob("*.jinja"))}
+    path = shipped.get(f"{name}_training", shipped.get(name))
+    if path is None:
+        names = ["chatml", *sorted(n for n in shipped if not n.endswith("_training"))]
+        close = difflib.get_close_matches(name, names, 1)
+        mean = f"; did you mean {close[0]}?" if close else ""
+        raise config.refuse(
+            "data.chat_template",
+            f"{name} is no template git-soup knows{mean}",
+            hint=f"a .jinja file of the workspace, or one of {', '.join(names)}",
+        )
+    return path.read_text(encoding="utf-8")
+
+
+def _training_variant(text: str) -> str | None:
+    folder = upstream.source("trl", "chat_templates")
+    for variant in sorted(folder.glob("*_training.jinja")):
+        plain = variant.with_name(variant.name.replace("_training.jinja", ".jinja"))
+        if plain.exists() and plain.read_text(encoding="utf-8") == text:
+            return variant.read_text(encoding="utf-8")
+    return None
+
+
+def _blocks(text: str) -> list[str]:
+    """The first word of every `{% … %}`: lexed, so that text that looks like one is not."""
+    from jinja2 import Environment
+
+    tokens = [t for t in Environment(autoescape=False).lex(text) if t[1] != "whitespace"]  # noqa: S701
+    return [
+        word for (_, kind, _), (_, _, word) in itertools.pairwise(tokens) if kind == "block_begin"
+    ]
+
+
+def _is_marked(text: str) -> bool:
+    return "generation" in _blocks(text)
+
+
+def _refuse_file_access(config: SoupConfig, text: str, origin: str) -> None:
+    from jinja2 import TemplateSyntaxError
+
+    try:
+        words = _blocks(text)
+    except TemplateSyntaxError as error:
+        raise config.refuse(
+            "data.chat_template", f"{origin} is not a Jinja template: {error} (line {error.lineno})"
+        ) from None
+    reads = [w for w in words if w in {"include", "import", "from", "extends"}]
+    if reads:
+        raise config.refuse(
+            "data.chat_template", f"{origin} reads files ({{% {reads[0]} %}}), which is refused"
+        )
