@@ -61,9 +61,14 @@ AdapterOption = Annotated[
 ]
 
 
+def command_tree() -> Any:
+    """What is parsed with: click's command, with the verbs below it."""
+    return typer.main.get_command(app)
+
+
 def run(arguments: list[str]) -> int:
     """Parse and run; click's own errors become git's exit code for usage."""
-    command = typer.main.get_command(app)
+    command = command_tree()
     if not arguments:
         with command.make_context("git soup", ["-h"], resilient_parsing=True) as context:
             sys.stderr.write(command.get_help(context) + "\n")

@@ -1,0 +1,1 @@
+"""What tells people how to type it, written from the command tree: manual page, reference, completion."""
