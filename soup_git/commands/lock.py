@@ -116,8 +116,10 @@ def _read_if_there(path: Path) -> Lock | None:
         return None
 
 
-def compute(workspace: Workspace, overrides: Overrides, before: Lock | None) -> Lock:
-    """The lock of the work tree as it is now."""
+def compute(
+    workspace: Workspace, overrides: Overrides, before: Lock | None, *, quiet: bool = False
+) -> Lock:
+    """The lock of the work tree as it is now; says what it cannot pin, unless `quiet`."""
     snapshot = workspace.work_tree
     config_path = _config_path(snapshot, before)
     config = config_pin(snapshot, config_path)
@@ -129,7 +131,7 @@ def compute(workspace: Workspace, overrides: Overrides, before: Lock | None) -> 
         workspace, base_model, network=True
     )
     for name, pin in (("base_model", base), ("dataset", data), ("config", config)):
-        if pin.digest is None:
+        if pin.digest is None and not quiet:
             say(f"warning: {name} is not pinned: {pin.why}")
     env = None if overrides.env_hash else environment(workspace.facts)
     return Lock(

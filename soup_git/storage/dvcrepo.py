@@ -8,6 +8,7 @@ What moves bytes between machines (`fetch`, `push`) and what runs pipelines is D
 from __future__ import annotations
 
 import configparser
+import fcntl
 import hashlib
 import json
 import os
@@ -350,6 +351,59 @@ class DvcRepo:
                 hint=f"dvc {' '.join(arguments)} -v shows all of it",
             )
         return done.stdout.decode(errors="replace")
+
+    def repro(self, *, force: bool = False) -> int:
+        """`dvc repro` with its output where ours goes; waits while another DVC holds the lock.
+
+        Returns DVC's exit code. `python` in a stage's command is the one that runs us.
+        """
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+        command = [sys.executable, "-P", "-m", "dvc", "--wait-for-lock", "repro"]
+        if force:
+            command += ["--force", "--single-item", "train"]
+        try:
+            return subprocess.run(
+                command, cwd=self.root, check=False, stdout=sys.stderr,
+                env={**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1"},
+            ).returncode  # fmt: skip
+        except KeyboardInterrupt:
+            # The stage got the same Ctrl-C, saved, and said how to go on.
+            return 130
+
+    def status(self) -> dict[str, Any]:
+        """`dvc status --json`: stage -> what changed."""
+        found: dict[str, Any] = json.loads(self.run("status", "--json") or "{}")
+        return found
+
+    def stages(self) -> dict[str, list[str]]:
+        """Stage name -> the stages it needs, in the order they would run."""
+        needs: dict[str, list[str]] = {}
+        for line in self.run("dag", "--dot").splitlines():
+            edge = re.fullmatch(r'\s*"([^"]+)"(?: -> "([^"]+)")?;?', line)
+            if edge:
+                needs.setdefault(edge[1], [])
+                if edge[2]:
+                    needs.setdefault(edge[2], []).append(edge[1])
+        ordered: dict[str, list[str]] = {}
+        while len(ordered) < len(needs):
+            ready = [n for n in needs if n not in ordered and all(d in ordered for d in needs[n])]
+            if not ready:
+                break
+            ordered |= {name: needs[name] for name in ready}
+        return {name: deps for name, deps in ordered.items() if not name.endswith(POINTER_SUFFIX)}
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether another DVC holds the repository's lock now."""
+        lock = self.root / ".dvc" / "tmp" / "lock"
+        try:
+            with lock.open("r+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
 
     def fetch(self, outputs: Sequence[Output]) -> None:
         """Get objects from the DVC remote into the cache, whatever the work tree holds.

@@ -24,6 +24,11 @@ from soup_git.errors import FatalError
 OLDEST_GIT = (2, 38)  # merge-tree --write-tree, which dry runs of a merge stand on
 _LOCK_PATIENCE_SECONDS = 10.0
 _PATHS_PER_CALL = 500
+# A training that took hours must not fail at its end because nobody told git a name.
+_NO_IDENTITY = {
+    "GIT_AUTHOR_NAME": "git-soup", "GIT_AUTHOR_EMAIL": "git-soup@localhost",
+    "GIT_COMMITTER_NAME": "git-soup", "GIT_COMMITTER_EMAIL": "git-soup@localhost",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -290,22 +295,33 @@ class GitRepo:
         """The blob of a file's bytes as they are, without git's own filters."""
         return self.text("hash-object", "-w", "--no-filters", "--", str(path))
 
-    def write_tree(self, base: str, changes: Mapping[str, str | None]) -> str:
+    def write_tree(self, base: str | None, changes: Mapping[str, str | None]) -> str:
         """A tree: `base` with path -> blob id set, and None removed. Touches no index."""
         with tempfile.TemporaryDirectory(prefix="soup-index-") as folder:
             env = {"GIT_INDEX_FILE": str(Path(folder, "index"))}
-            self.run("read-tree", base, env=env)
+            self.run("read-tree", base or "--empty", env=env)
+            zero = "0" * self.id_length
             lines = b""
             for path, oid in changes.items():
-                entry = f"0 {'0' * len(base)}\t{path}" if oid is None else f"100644 {oid}\t{path}"
+                entry = f"0 {zero}\t{path}" if oid is None else f"100644 {oid}\t{path}"
                 lines += os.fsencode(entry) + b"\0"
             self.run("update-index", "-z", "--index-info", input=lines, env=env)
             return self.text("write-tree", env=env)
 
+    @cached_property
+    def id_length(self) -> int:
+        """Hexadecimal digits of an object id: 40, or 64 in a SHA-256 repository."""
+        return 64 if self.text("rev-parse", "--show-object-format") == "sha256" else 40
+
     def write_commit(self, tree: str, parents: Sequence[str], message: str) -> str:
         flags = [flag for parent in parents for flag in ("-p", parent)]
-        done = self.run("commit-tree", tree, *flags, "-F", "-", input=message.encode())
+        env = None if self._has_identity else _NO_IDENTITY
+        done = self.run("commit-tree", tree, *flags, "-F", "-", input=message.encode(), env=env)
         return _text(done.stdout).strip()
+
+    @cached_property
+    def _has_identity(self) -> bool:
+        return self.run("var", "GIT_COMMITTER_IDENT", check=False).returncode == 0
 
     def update_refs(self, updates: Sequence[RefUpdate], reason: str) -> None:
         """All of `updates`, or none: one transaction, each with the value it expects."""

@@ -185,6 +185,15 @@ class Workspace:
     def facts(self) -> Facts:
         return Facts(self.git.common_dir / "soup" / "facts")
 
+    def work_tree_bytes(self, path: str) -> bytes | None:
+        """A file of the work tree, tracked or not; None when it is not there."""
+        return _bytes_of(self.root / path)
+
+    def training_state(self, adapter: str) -> Path:
+        """Where an interrupted training of the adapter at a path waits to be resumed."""
+        place = sha256_hex(f"{self.root}\0{adapter}".encode())[:16]
+        return self.git.common_dir / "soup" / "training" / place
+
     # -- snapshots --------------------------------------------------------------------------
 
     def at(self, revision: str, label: str | None = None) -> Snapshot:

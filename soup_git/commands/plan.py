@@ -1,0 +1,95 @@
+"""`git soup plan`: what `dvc repro` would do, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from soup_git.commands.lock import Overrides, PinCheck, check_pins
+from soup_git.commands.train import PIPELINE
+from soup_git.errors import ExitCode, FatalError
+from soup_git.render.report import Table
+from soup_git.storage.runs import RUNS
+from soup_git.storage.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    stage: str
+    would_run: bool
+    why: list[str]
+    estimate_seconds: float | None
+    estimate_from: str | None
+
+
+@dataclass(frozen=True)
+class PlanReport:
+    schema: ClassVar[str] = "soup.plan/1"
+    stages: list[StagePlan]
+    pins: list[PinCheck]
+
+    def tables(self) -> Sequence[Table | str]:
+        rows = []
+        for stage in self.stages:
+            verb = "would run" if stage.would_run else "up to date"
+            took = ""
+            if stage.estimate_seconds is not None:
+                took = f"about {stage.estimate_seconds:.0f} s, as {stage.estimate_from} took"
+            rows.append((stage.stage, verb, took, "; ".join(stage.why)))
+        moved = [f"  {pin.line()}" for pin in self.pins if pin.state == "drifted"]
+        return [Table(("stage", "", "estimate", "why"), rows), *moved]
+
+
+def plan(workspace: Workspace) -> tuple[PlanReport, ExitCode]:
+    """Ask DVC which stages changed; add the pins that moved, and what a run took before."""
+    if not (workspace.root / PIPELINE).is_file():
+        raise FatalError(
+            f"there is no {PIPELINE} here: no pipeline to plan",
+            hint="git soup init --template chat writes soup.yaml and dvc.yaml",
+        )
+    changed = workspace.dvc.status()
+    stages = []
+    run_before: set[str] = set()
+    for name, needs in workspace.dvc.stages().items():
+        why = _reasons(changed.get(name, []))
+        why += [f"{stage} would run" for stage in needs if stage in run_before]
+        if why:
+            run_before.add(name)
+        seconds, source = _measured(workspace) if name == "train" and why else (None, None)
+        stages.append(StagePlan(name, bool(why), why, seconds, source))
+    lock = workspace.work_tree.lock
+    pins = (
+        check_pins(
+            workspace, lock, workspace.work_tree, Overrides(), counts_env=True, staged=False
+        )
+        if lock is not None
+        else []
+    )
+    return PlanReport(stages, pins), ExitCode.DRIFT if run_before else ExitCode.OK
+
+
+def _reasons(changes: Sequence[Any]) -> list[str]:
+    reasons = []
+    for change in changes:
+        if isinstance(change, str):
+            reasons.append(change)
+            continue
+        for kind, paths in change.items():
+            what = {"changed deps": "dependency", "changed outs": "output"}.get(kind, kind)
+            if isinstance(paths, Mapping):
+                reasons += [f"{what} {path} {state}" for path, state in paths.items()]
+            else:
+                reasons.append(f"{what} {paths}")
+    return reasons
+
+
+def _measured(workspace: Workspace) -> tuple[float | None, str | None]:
+    """Seconds that the last finished run took here, if there is one."""
+    git = workspace.git
+    form = "--format=%(refname:lstrip=3)%00%(contents:trailers:key=Soup-Elapsed,valueonly)"
+    for line in git.lines("for-each-ref", "--sort=-committerdate", form, RUNS):
+        name, _, elapsed = line.partition("\0")
+        if elapsed.strip().endswith("s"):
+            return float(elapsed.strip()[:-1]), f"run/{name}"
+    return None, None

@@ -1,0 +1,135 @@
+"""`git soup train`: `dvc repro` with a live view, or the result that is there already."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import ClassVar
+
+from soup_git.commands.lock import Overrides, compute
+from soup_git.core.manifest import CONFIG, MANIFEST, WEIGHTS, parse_manifest
+from soup_git.core.trainconfig import CONFIG_FILE, parse_config_pins
+from soup_git.errors import ExitCode, FatalError
+from soup_git.render.report import Table, say
+from soup_git.storage.files import target_inside, write_atomically
+from soup_git.storage.runs import LOCKS
+from soup_git.storage.workspace import Workspace, inside_folder
+
+PIPELINE = "dvc.yaml"
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    schema: ClassVar[str] = "soup.train/1"
+    run: str | None
+    commit: str | None
+    adapter: str
+    weights_md5: str | None
+    reused: bool
+
+    def tables(self) -> Sequence[Table | str]:
+        verb = "reused" if self.reused else "trained"
+        of = f" by run/{self.run}" if self.run else ""
+        return [f"{verb} {self.adapter}  md5:{self.weights_md5}{of}"]
+
+
+def train(
+    workspace: Workspace, *, again: bool, reuse: bool, restart: bool, ask: bool
+) -> tuple[TrainReport | None, ExitCode]:
+    """Run the pipeline, unless exactly this was trained before and its result is wanted."""
+    pipeline = workspace.root / PIPELINE
+    if not pipeline.is_file():
+        raise FatalError(
+            f"there is no {PIPELINE} here: no pipeline to run",
+            hint="git soup init --template chat writes soup.yaml and dvc.yaml",
+        )
+    adapter = adapter_path(workspace)
+    if restart:
+        shutil.rmtree(workspace.training_state(adapter), ignore_errors=True)
+    known = _known_result(workspace)
+    if known is not None and not again:
+        say(f"run/{known.run} was trained from exactly this config, data, base and environment")
+        if reuse or (ask and _yes("use its adapter instead of training again? [Y/n] ")):
+            return _reuse(workspace, known, adapter), ExitCode.OK
+        if not ask:
+            say("hint: git soup train --reuse takes its adapter instead of training again")
+    if workspace.dvc.is_busy:
+        say("another DVC command runs here; waiting until it is done")
+    code = workspace.dvc.repro(force=again)
+    if code:
+        # The stage has said what is wrong and what to type; DVC adds only that it failed.
+        return None, ExitCode.INTERRUPTED if code == ExitCode.INTERRUPTED else ExitCode.FATAL
+    now = Workspace(workspace.git)
+    found = _known_result(now)
+    data = now.work_tree_bytes(inside_folder(adapter, MANIFEST))
+    md5 = parse_manifest(data, MANIFEST).weights_md5 if data else None
+    run = found.run if found is not None and found.weights_md5 == md5 else None
+    return TrainReport(run, found.commit if run and found else None, adapter, md5, False), ExitCode.OK
+
+
+def adapter_path(workspace: Workspace) -> str:
+    """Where soup.yaml puts the adapter, relative to the top."""
+    data = workspace.work_tree_bytes(CONFIG_FILE)
+    if data is None:
+        raise FatalError(
+            f"there is no {CONFIG_FILE} here", hint="git soup init --template chat writes one"
+        )
+    output = parse_config_pins(data, CONFIG_FILE).output or "./output"
+    path = str(PurePosixPath(output))
+    target_inside(workspace.root, path)
+    return path
+
+
+@dataclass(frozen=True)
+class _Known:
+    run: str
+    commit: str
+    weights_md5: str
+
+
+def _known_result(workspace: Workspace) -> _Known | None:
+    """The run that was trained from the lock that the work tree has now."""
+    key = compute(workspace, Overrides(), None, quiet=True).run
+    commit = workspace.git.resolve(LOCKS + key) if key else None
+    if commit is None:
+        return None
+    run, _, adapter = workspace.git.text(
+        "log", "-1",
+        "--format=%(trailers:key=Soup-Run,valueonly,separator=)%x00"
+        "%(trailers:key=Soup-Adapter,valueonly,separator=)",
+        commit,
+    ).partition("\0")  # fmt: skip
+    manifest = workspace.at(commit, label=commit[:10]).manifest(adapter.strip())
+    return _Known(run.strip(), commit, manifest.weights_md5)
+
+
+def _reuse(workspace: Workspace, known: _Known, adapter: str) -> TrainReport:
+    """Bring a run's adapter, metrics and plots into the work tree, and record them in DVC."""
+    if not workspace.object_is_sound(known.weights_md5):
+        raise FatalError(
+            f"the weights of run/{known.run} (md5:{known.weights_md5}) are not here any more",
+            hint="git soup train --again",
+        )
+    snapshot = workspace.at(known.commit, label=known.run)
+    target = target_inside(workspace.root, inside_folder(adapter, WEIGHTS))
+    workspace.dvc.restore_file(known.weights_md5, target)
+    names = [inside_folder(adapter, name) for name in (CONFIG, MANIFEST)]
+    plots = [path for path in snapshot.entries if path.startswith("plots/")]
+    for path in (*names, "metrics.json", *plots):
+        data = snapshot.read(path)
+        if data is not None:
+            write_atomically(target_inside(workspace.root, path), data)
+    workspace.dvc.run("commit", "--force", "train")
+    if workspace.dvc.repro():
+        raise FatalError("dvc repro failed after the adapter was reused", hint="dvc repro")
+    return TrainReport(known.run, known.commit, adapter, known.weights_md5, reused=True)
+
+
+def _yes(question: str) -> bool:
+    import sys
+
+    sys.stderr.write(question)
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in {"", "y", "yes"}
