@@ -1,0 +1,328 @@
+"""`git soup diff A B`: how far two adapters are apart, module by module, on their updates."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+from soup_git.errors import FatalError
+from soup_git.render.heatmap import HeatMap
+from soup_git.render.report import Table
+from soup_git.storage.workspace import Adapter, Workspace
+
+if TYPE_CHECKING:
+    from soup_git.arithmetic.factors import Comparison, Update
+    from soup_git.storage.updates import OpenAdapter, Unit
+
+_ROWS_IN_TABLE = 20
+_WORKERS = 2
+_LAYER = re.compile(r"(?P<layer>(?:.*?\.)?\d+)\.(?P<module>.+)")
+
+
+@dataclass(frozen=True)
+class LayerDrift:
+    """One module: D is ΔW_b − ΔW_a. None where a number is not defined."""
+
+    module: str
+    status: str
+    """`changed`, `same`, `added` (only in b) or `removed` (only in a)."""
+    frobenius: float
+    relative_drift: float | None
+    cosine: float | None
+    rank_a: int | None
+    rank_b: int | None
+    effective_rank_a: float | None
+    effective_rank_b: float | None
+    effective_rank_delta: float | None
+
+
+@dataclass(frozen=True)
+class DriftSummary:
+    a: str
+    b: str
+    base_a: str | None
+    base_b: str | None
+    equal: bool
+    modules: int
+    changed: int
+    same: int
+    added: int
+    removed: int
+    norm_a: float | None
+    norm_b: float | None
+    frobenius: float
+    relative_drift: float | None
+    cosine: float | None
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class DriftReport:
+    schema: ClassVar[str] = "soup.diff/1"
+    layers: list[LayerDrift]
+    """By drift, the largest first; modules that only b has come before all."""
+    summary: DriftSummary
+
+    @property
+    def title(self) -> str:
+        return f"{self.summary.a} -> {self.summary.b}"
+
+    def tables(self) -> Sequence[Table | str]:
+        s = self.summary
+        base = s.base_b or "-" if s.base_a == s.base_b else f"{s.base_a or '-'} -> {s.base_b or '-'}"
+        if s.equal:
+            return [self.title, f"the same adapter: {s.modules} modules, equal weights and config"]
+        hidden = s.modules - len(self.layers)
+        total = ("total", percent(s.relative_drift), number(s.frobenius), _cosine(s.cosine), "", "")
+        header = ("module", "drift>", "‖Δ‖>", "cos>", "rank used", "")
+        more = f"… {hidden} more (--top-k {s.modules}; --format html for the map)" if hidden else ""
+        table = Table(header, [*self._rows(), total], after=more)
+        return [f"{self.title}   base {base}   {self._counts()}", table, *s.notes]
+
+    def _counts(self) -> str:
+        s = self.summary
+        words = [f"{s.modules} module{'s' if s.modules != 1 else ''}", f"{s.changed} changed"]
+        words += [f"{n} {word}" for n, word in ((s.added, "added"), (s.removed, "removed")) if n]
+        return ", ".join(words)
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        prefix = common_prefix([layer.module for layer in self.layers])
+        worst = max((layer.relative_drift or 0.0 for layer in self.layers), default=0.0)
+        return [
+            (
+                layer.module.removeprefix(prefix),
+                layer.status if layer.status in {"added", "removed"} else percent(layer.relative_drift),
+                number(layer.frobenius),
+                _cosine(layer.cosine),
+                _rank_used(layer),
+                bar((layer.relative_drift or 0.0) / worst if worst else 0.0),
+            )
+            for layer in self.layers
+        ]  # fmt: skip
+
+    def heat_maps(self) -> list[HeatMap]:
+        """Layers down, modules across, drift as colour."""
+        cells = {place(x.module): (x.relative_drift, _cell(x)) for x in self.layers}
+        if self.summary.equal:
+            return []
+        rows = sorted({row for row, _ in cells}, key=_natural)
+        columns = sorted({column for _, column in cells})
+        return [HeatMap("relative drift, ‖ΔW_b − ΔW_a‖ / ‖ΔW_a‖", rows, columns, cells)]
+
+    def top(self, count: int) -> DriftReport:
+        """The `count` modules that drifted most; the summary stays the whole adapter's."""
+        return replace(self, layers=self.layers[:count])
+
+
+def diff(workspace: Workspace, a: str, b: str, adapter_path: str | None = None) -> DriftReport:
+    """Compare two adapter specs; adapters with equal digests are not opened."""
+    return compare(workspace.adapter(a, adapter_path), workspace.adapter(b, adapter_path))
+
+
+def compare(first: Adapter, second: Adapter) -> DriftReport:
+    if first.manifest.digest() == second.manifest.digest():
+        return _equal(first, second)
+    from soup_git.storage.updates import open_adapter
+
+    a, b = open_adapter(first), open_adapter(second)
+    pairs = _pairs(a, b)
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        found = list(pool.map(_Pair.measure, pairs))
+    found.sort(key=lambda m: (-_rank_key(m.layer), -m.layer.frobenius, m.layer.module))
+    return DriftReport([m.layer for m in found], _summary(a, b, found, _notes(pairs)))
+
+
+def _rank_key(layer: LayerDrift) -> float:
+    return math.inf if layer.relative_drift is None else layer.relative_drift
+
+
+def _equal(first: Adapter, second: Adapter) -> DriftReport:
+    """Equal digests: known from two texts, with no weights and no numpy."""
+    names = first.manifest.modules
+    ranks = [first.config.rank_of(name) if first.config.is_lora else None for name in names]
+    layers = [
+        LayerDrift(name, "same", 0.0, 0.0, None, rank, rank, None, None, None)
+        for name, rank in zip(names, ranks, strict=True)
+    ]
+    base = first.config.base_model
+    count = len(names)
+    summary = DriftSummary(
+        first.spec, second.spec, base, base, True, count, 0, count, 0, 0,
+        None, None, 0.0, 0.0, None, [],
+    )  # fmt: skip
+    return DriftReport(layers, summary)
+
+
+# -- what is compared with what ---------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Measured:
+    layer: LayerDrift
+    norm_a: float
+    norm_b: float
+    inner: float
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """One row: what `a` and `b` have under a name, and whether its bytes are equal."""
+
+    module: str
+    a: Unit | None
+    b: Unit | None
+    same: bool
+
+    def measure(self) -> _Measured:
+        from soup_git.arithmetic.factors import compare_all
+
+        a, b = (unit.load() if unit else [] for unit in (self.a, self.b))
+        try:
+            found = compare_all(a, b, same=self.same)
+        except ValueError as error:
+            raise FatalError(
+                f"{self.module} cannot be compared: {error}",
+                hint="the adapters are for models of different shapes: git soup show each",
+            ) from None
+        return _Measured(self._layer(found, a, b), found.norm_a, found.norm_b, found.inner)
+
+    def _layer(self, found: Comparison, a: list[Update], b: list[Update]) -> LayerDrift:
+        from soup_git.arithmetic.factors import effective_rank
+
+        both = [(a, found.squares_a), (b, found.squares_b), (a or b, found.squares_difference)]
+        used = [effective_rank(squares) if side else None for side, squares in both]
+        if not self.is_update:
+            used = [None, None, None]
+        status = "added" if not a else "removed" if not b else "changed"
+        if a and b and (self.same or found.norm_difference == 0.0):
+            status = "same"
+        return LayerDrift(
+            self.module, status, found.norm_difference,
+            ratio(found.norm_difference, found.norm_a),
+            cosine_of(found.inner, found.norm_a, found.norm_b),
+            self._rank(a), self._rank(b), *used,
+        )  # fmt: skip
+
+    @property
+    def is_update(self) -> bool:
+        return all(unit.is_update for unit in (self.a, self.b) if unit)
+
+    def _rank(self, updates: list[Update]) -> int | None:
+        return updates[0].rank if updates and self.is_update else None
+
+
+def _pairs(a: OpenAdapter, b: OpenAdapter) -> list[_Pair]:
+    first, second = a.units(), b.units()
+    return [
+        _Pair(name, first.get(name), second.get(name), _same(a, b, first.get(name), second.get(name)))
+        for name in dict.fromkeys([*first, *second])
+    ]
+
+
+def _same(a: OpenAdapter, b: OpenAdapter, first: Unit | None, second: Unit | None) -> bool:
+    """Whether bytes and scaling are equal, known from the manifests."""
+    if first is None or second is None or first.scale != second.scale:
+        return False
+    one, two = ([opened.tensors[n] for n in unit.tensors] for opened, unit in ((a, first), (b, second)))
+    return [(t.shape, t.dtype, t.sha256) for t in one] == [(t.shape, t.dtype, t.sha256) for t in two]
+
+
+def _notes(pairs: Sequence[_Pair]) -> list[str]:
+    others = [pair.module for pair in pairs if not pair.is_update]
+    if not others:
+        return []
+    some = ", ".join(others[:3]) + (", …" if len(others) > 3 else "")
+    count = f"{len(others)} tensor{'s' if len(others) > 1 else ''}"
+    return [f"{count} compared as numbers, not as an update of the base: {some}"]
+
+
+def _summary(
+    a: OpenAdapter, b: OpenAdapter, found: Sequence[_Measured], notes: list[str]
+) -> DriftSummary:
+    status = Counter(m.layer.status for m in found)
+    norm_a, norm_b, total = (
+        math.sqrt(sum(x * x for x in values))
+        for values in (
+            [m.norm_a for m in found], [m.norm_b for m in found], [m.layer.frobenius for m in found]
+        )
+    )  # fmt: skip
+    inner = sum(m.inner for m in found)
+    return DriftSummary(
+        a.spec, b.spec, a.adapter.config.base_model, b.adapter.config.base_model,
+        False, len(found), status["changed"], status["same"], status["added"], status["removed"],
+        norm_a, norm_b, total, ratio(total, norm_a), cosine_of(inner, norm_a, norm_b), notes,
+    )  # fmt: skip
+
+
+def ratio(difference: float, norm: float) -> float | None:
+    """‖D‖/‖ΔW_a‖: 0 where both are zero, None where only ΔW_a is."""
+    if norm > 0.0:
+        return difference / norm
+    return 0.0 if difference == 0.0 else None
+
+
+def cosine_of(inner: float, norm_a: float, norm_b: float) -> float | None:
+    if not norm_a or not norm_b:
+        return None
+    return max(-1.0, min(1.0, inner / norm_a / norm_b))
+
+
+# -- how it is written ------------------------------------------------------------------------
+
+
+def percent(value: float | None) -> str:
+    """A share of 1 with three digits: `41.2 %`, `0.00031 %`, `–` where undefined."""
+    return "–" if value is None else f"{number(100 * value)} %"
+
+
+def number(value: float) -> str:
+    """Three to four digits, however small: a drift of 1e-7 does not print as 0."""
+    if value == 0.0 or 1e-3 <= abs(value) < 1e5:
+        return f"{value:.4f}" if 0.0 < abs(value) < 10 else f"{value:.1f}" if value else "0"
+    return f"{value:.2e}"
+
+
+def _cosine(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _rank_used(layer: LayerDrift) -> str:
+    if layer.effective_rank_delta is None:
+        return ""
+    rank = layer.rank_b if layer.rank_b is not None else layer.rank_a
+    return f"{layer.effective_rank_delta:.1f} of {rank}"
+
+
+def bar(share: float) -> str:
+    """A bar of up to 8 cells, an eighth of a cell fine."""
+    eighths = round(max(0.0, min(1.0, share)) * 64)
+    return "█" * (eighths // 8) + ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")[eighths % 8]
+
+
+def common_prefix(names: Sequence[str]) -> str:
+    """What all names share, up to and with a dot: a table may drop it."""
+    shared = os.path.commonprefix(list(names)) if len(names) > 1 else ""
+    return shared[: shared.rfind(".") + 1]
+
+
+def place(module: str) -> tuple[str, str]:
+    """(row, column) of a module in the heat map: its layer, and what it is in there."""
+    found = _LAYER.fullmatch(module)
+    return (found["layers"], found["module"]) if found else ("", module)
+
+
+def _natural(row: str) -> list[tuple[int, int | str]]:
+    """Layer 10 after layer 9."""
+    return [(0, int(p)) if p.isdigit() else (1, p) for p in re.split(r"(\d+)", row) if p]
+
+
+def _cell(layer: LayerDrift) -> str:
+    if layer.status in {"added", "removed"}:
+        return layer.status
+    return percent(layer.relative_drift)

@@ -1,0 +1,149 @@
+"""A report as one self-contained HTML page: no script, no network, light and dark."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+from typing import Protocol, runtime_checkable
+
+from soup_git.core.text import printable
+from soup_git.render.heatmap import HeatMap
+from soup_git.render.report import Report, Table
+
+_STEPS = 9
+# One hue, lightness only: readable without colour vision, and printed.
+_LIGHT = ("#fff7ec", "#fee8c8", "#fdd49e", "#fdbb84", "#fc8d59", "#ef6548", "#d7301f", "#b30000", "#7f0000")  # fmt: skip
+_DARK = ("#1c1512", "#33190f", "#4f1f0e", "#702a10", "#943714", "#ba471b", "#df5d2b", "#fb8454", "#ffb894")  # fmt: skip
+
+
+@runtime_checkable
+class HasHeatMaps(Protocol):
+    @property
+    def title(self) -> str: ...
+
+    def heat_maps(self) -> Sequence[HeatMap]: ...
+
+
+def as_html(report: Report) -> str:
+    """The report's heat maps, where it has some, then its tables."""
+    title, maps = "git soup", []
+    if isinstance(report, HasHeatMaps):
+        title, maps = report.title, [heat_map(found) for found in report.heat_maps()]
+    parts = [
+        f"<p>{_text(part)}</p>" if isinstance(part, str) else _table(part)
+        for part in report.tables()
+    ]
+    body = "\n".join([*maps, *parts])
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; style-src \'unsafe-inline\'">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        f"<title>{_text(title)}</title>\n<style>\n{_style()}</style>\n</head>\n<body>\n"
+        f"<h1>{_text(title)}</h1>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def heat_map(found: HeatMap) -> str:
+    """A table whose cells carry their value as colour, as text and as a tooltip."""
+    values = [value for value, _ in found.cells.values() if value is not None and value > 0]
+    scale = _Scale(min(values, default=0.0), max(values, default=0.0))
+    head = "".join(f'<th scope="col"><span>{_text(name)}</span></th>' for name in found.columns)
+    lines = [
+        "<figure>",
+        f"<figcaption>{_text(found.title)}</figcaption>",
+        '<div class="wide"><table class="map">',
+        f"<thead><tr><th></th>{head}</tr></thead>",
+        "<tbody>",
+    ]
+    for row in found.rows:
+        cells = "".join(_cell(found, row, column, scale) for column in found.columns)
+        lines.append(f'<tr><th scope="row">{_text(row)}</th>{cells}</tr>')
+    lines += ["</tbody>", "</table></div>", scale.legend(), "</figure>"]
+    return "\n".join(lines)
+
+
+class _Scale:
+    """Values to steps of colour: by the logarithm where they span more than a decade or two."""
+
+    def __init__(self, least: float, most: float) -> None:
+        self.least, self.most = least, most
+        self.logarithmic = least > 0 and most / least > 30
+
+    def step(self, value: float) -> int:
+        if value <= 0 or self.most <= 0:
+            return 0
+        if self.logarithmic:
+            share = math.log(value / self.least) / math.log(self.most / self.least)
+        else:
+            share = value / self.most
+        return min(_STEPS - 1, max(0, round(share * (_STEPS - 1))))
+
+    def legend(self) -> str:
+        swatches = "".join(f'<span class="h{step}">&nbsp;</span>' for step in range(_STEPS))
+        first = self.least if self.logarithmic else 0.0
+        kind = ", logarithmic" if self.logarithmic else ""
+        return (
+            f'<p class="legend">{100 * first:.3g} % {swatches} {100 * self.most:.3g} %{kind};'
+            ' <span class="odd">&nbsp;</span> only in one of the two</p>'
+        )
+
+
+def _cell(found: HeatMap, row: str, column: str, scale: _Scale) -> str:
+    if (row, column) not in found.cells:
+        return "<td></td>"
+    value, text = found.cells[row, column]
+    kind = "odd" if value is None else f"h{scale.step(value)}"
+    place = f"{row}.{column}" if row else column
+    return f'<td class="{kind}" title="{_text(place)}: {_text(text)}">{_text(text)}</td>'
+
+
+def _table(table: Table) -> str:
+    right = [name.endswith(">") for name in table.header]
+    head = "".join(f'<th scope="col">{_text(n.removesuffix(">"))}</th>' for n in table.header)
+    lines = [f"<p>{_text(table.before)}</p>"] if table.before else []
+    lines += ['<div class="wide"><table class="rows">', f"<thead><tr>{head}</tr></thead>", "<tbody>"]
+    for row in table.rows:
+        cells = (
+            f'<td class="n">{_text(cell)}</td>' if flush else f"<td>{_text(cell)}</td>"
+            for cell, flush in zip(row, right, strict=True)
+        )
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    lines += ["</tbody>", "</table></div>"]
+    if table.after:
+        lines.append(f"<p>{_text(table.after)}</p>")
+    return "\n".join(lines)
+
+
+def _text(text: str) -> str:
+    return escape(printable(text), quote=True)
+
+
+def _style() -> str:
+    def steps(colours: Sequence[str], turn: int, low: str, high: str) -> str:
+        return "".join(
+            f".h{i}{{background:{colour};color:{low if i < turn else high}}}\n"
+            for i, colour in enumerate(colours)
+        )
+
+    dark = steps(_DARK, 6, "#f3e9e4", "#1a0d06")
+    return (
+        ":root{color-scheme:light dark}\n"
+        "body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;padding:0 1rem;max-width:75rem;"
+        "background:#fff;color:#1b1b1b}\n"
+        "h1{font-size:1.3rem;overflow-wrap:anywhere}\nfigure{margin:0 0 2rem}\n"
+        "figcaption{font-weight:600;margin-bottom:.5rem}\n.wide{overflow-x:auto}\n"
+        "table{border-collapse:collapse;font-variant-numeric:tabular-nums}\n"
+        ".rows th,.rows td{padding:.2rem .7rem;text-align:left;border-bottom:1px solid #8884}\n"
+        ".rows td.n{text-align:right}\n"
+        ".map{border-spacing:0}\n.map th{font-weight:400;padding:.1rem .5rem;text-align:right;"
+        "white-space:nowrap}\n.map thead th{text-align:center;font-size:.85rem}\n"
+        ".map td{min-width:4.2rem;padding:.15rem .4rem;text-align:center;font-size:.8rem;"
+        "white-space:nowrap;border:1px solid #fff}\n"
+        ".odd{background:repeating-linear-gradient(45deg,#8885 0 4px,transparent 4px 8px)}\n"
+        ".legend span{display:inline-block;width:1.4rem}\n"
+        + steps(_LIGHT, 5, "#1b1b1b", "#fff")
+        + "@media (prefers-color-scheme:dark){\nbody{background:#16130f;color:#e9e4df}\n"
+        ".map td{border-color:#16130f}\n" + dark + "}\n"
+    )

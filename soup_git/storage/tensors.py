@@ -1,0 +1,123 @@
+"""Tensors of a safetensors file from a memory map, and a file written tensor by tensor.
+
+Reading copies nothing: a tensor is a view of the map. Writing lays the file out first, so
+that modules may be computed in any order, by several threads, and none waits in memory.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from soup_git.arithmetic.floats import STORAGE, Array, Stored
+from soup_git.errors import FatalError
+from soup_git.storage.weights import ITEM_SIZE, Entry, read_header
+
+
+class TensorFile:
+    """A safetensors file, mapped read-only."""
+
+    def __init__(self, path: Path, shown: str | None = None) -> None:
+        self.shown = shown or str(path)
+        self.entries: Mapping[str, Entry] = {e.name: e for e in read_header(path, shown)}
+        with path.open("rb") as file:
+            # One page-table fill instead of a fault for every 4 KiB.
+            flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
+            self._map = mmap.mmap(file.fileno(), 0, flags=flags, prot=mmap.PROT_READ)
+
+    def __getitem__(self, name: str) -> Stored:
+        entry = self.entries[name]
+        if entry.dtype not in STORAGE:
+            raise FatalError(
+                f"{self.shown}: {name} is {entry.dtype}; arithmetic needs {', '.join(STORAGE)}",
+                hint="save the adapter again with floating-point weights",
+            )
+        bits = np.frombuffer(self._map, STORAGE[entry.dtype], prod(entry.shape), entry.start)
+        return Stored(bits.reshape(entry.shape), entry.dtype)
+
+    def values(self, name: str) -> Stored:
+        """A tensor of any dtype; integers arrive as float64."""
+        entry = self.entries[name]
+        if entry.dtype in STORAGE:
+            return self[name]
+        kind = "u" if entry.dtype == "BOOL" else entry.dtype[0].lower()
+        dtype = np.dtype(f"<{kind}{ITEM_SIZE[entry.dtype]}")
+        raw = np.frombuffer(self._map, dtype, prod(entry.shape), entry.start)
+        return Stored(raw.reshape(entry.shape).astype(np.float64), "F64")
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A tensor to be written."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        return prod(self.shape) * ITEM_SIZE[self.dtype]
+
+
+class TensorWriter:
+    """A safetensors file of known layout, filled in any order; closed by its `with` block.
+
+    Raises `FatalError` at the end when a tensor was not written whole: a half adapter is
+    never left behind as one that looks complete.
+    """
+
+    def __init__(self, path: Path, slots: Sequence[Slot]) -> None:
+        header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+        self._slots = {slot.name: slot for slot in slots}
+        self._left = {slot.name: slot.size for slot in slots}
+        self._at: dict[str, int] = {}
+        at = 0
+        for slot in slots:
+            self._at[slot.name] = at
+            offsets = [at, at + slot.size]
+            header[slot.name] = {"dtype": slot.dtype, "shape": slot.shape, "data_offsets": offsets}
+            at += slot.size
+        text = json.dumps(header, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)
+        self._base = 8 + len(text)
+        self._path = path
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        self._write(len(text).to_bytes(8, "little") + text, 0)
+
+    def put(self, name: str, bits: Array, start: int = 0) -> None:
+        """Write `bits`, already in the slot's storage dtype, `start` elements into `name`."""
+        slot = self._slots[name]
+        data = memoryview(np.ascontiguousarray(bits)).cast("B")
+        offset = start * ITEM_SIZE[slot.dtype]
+        if offset + len(data) > slot.size:
+            raise ValueError(f"{name} holds {slot.size} bytes, not {offset + len(data)}")
+        self._write(data, self._base + self._at[name] + offset)
+        self._left[name] -= len(data)
+
+    def _write(self, data: bytes | memoryview, at: int) -> None:
+        view = memoryview(data)
+        while len(view):
+            written = os.pwrite(self._file, view, at)
+            view, at = view[written:], at + written
+
+    def __enter__(self) -> TensorWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        os.close(self._file)
+        missing = [name for name, left in self._left.items() if left]
+        if kind is None and missing:
+            raise ValueError(f"{self._path}: {missing[0]} was not written")
