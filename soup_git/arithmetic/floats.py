@@ -32,7 +32,11 @@ class Stored:
 
     def matrix(self) -> Stored:
         """2-D: what lies behind the first axis is one row (convolutions)."""
-        return self if self.bits.ndim == 2 else Stored(self.bits.reshape(len(self.bits), -1), self.dtype)
+        return (
+            self
+            if self.bits.ndim == 2
+            else Stored(self.bits.reshape(len(self.bits), -1), self.dtype)
+        )
 
     def read(self, index: Any = (), work: Any = np.float32, scratch: Array | None = None) -> Array:
         """The values at `index` in the `work` dtype; a view where nothing has to change.
@@ -49,7 +53,9 @@ class Stored:
         elif work is np.float32:
             np.left_shift(bits, 16, out=out.view(np.uint32), dtype=np.uint32, casting="unsafe")
         else:
-            np.copyto(out, np.left_shift(bits, 16, dtype=np.uint32, casting="unsafe").view(np.float32))
+            np.copyto(
+                out, np.left_shift(bits, 16, dtype=np.uint32, casting="unsafe").view(np.float32)
+            )
         return out
 
 

@@ -87,7 +87,7 @@ def create(
     names = parse_config_pins(config_data, config_path)
     data = _pin_dataset(workspace, snapshot, dataset, names)
     base_model = base_model or names.base
-    base = base_model_pin(workspace, base_model, network=True)
+    base = base_model_pin(workspace, base_model, network=True, revision=names.revision)
     for what, pin in (("base_model", base), ("dataset", data)):
         if isinstance(pin, Pin) and pin.digest is None:
             say(f"warning: {what} is not pinned: {pin.why}")

@@ -15,7 +15,7 @@ from soup_git.core.lock import LOCK, Lock
 from soup_git.core.manifest import MANIFEST, WEIGHTS, make_manifest
 from soup_git.core.names import check_name
 from soup_git.core.text import shortened
-from soup_git.core.trainconfig import CONFIG_FILE
+from soup_git.core.trainconfig import CONFIG_FILE, parse_config_pins
 from soup_git.errors import DriftError, FatalError
 from soup_git.render.report import say
 from soup_git.storage.dvcrepo import Output
@@ -268,7 +268,9 @@ def _notes(workspace: Workspace, snapshot: Snapshot) -> None:
         return
     if lock.env_hash is not None and lock.env_hash != env_hash(environment(workspace.facts)):
         say("note: the environment is not the locked one; git soup env check lists the packages")
-    base = base_model_pin(workspace, lock.base_model, network=False)
+    config = snapshot.read(lock.config_path or CONFIG_FILE) or b""
+    revision = parse_config_pins(config, snapshot.where(CONFIG_FILE)).revision
+    base = base_model_pin(workspace, lock.base_model, network=False, revision=revision)
     if lock.base_model_sha is not None and base.digest not in {None, lock.base_model_sha}:
         raise _refusal(
             str(snapshot.label),

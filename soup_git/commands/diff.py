@@ -75,7 +75,9 @@ class DriftReport:
 
     def tables(self) -> Sequence[Table | str]:
         s = self.summary
-        base = s.base_b or "-" if s.base_a == s.base_b else f"{s.base_a or '-'} -> {s.base_b or '-'}"
+        base = (
+            s.base_b or "-" if s.base_a == s.base_b else f"{s.base_a or '-'} -> {s.base_b or '-'}"
+        )
         if s.equal:
             return [self.title, f"the same adapter: {s.modules} modules, equal weights and config"]
         hidden = s.modules - len(self.layers)
@@ -220,7 +222,9 @@ class _Pair:
 def _pairs(a: OpenAdapter, b: OpenAdapter) -> list[_Pair]:
     first, second = a.units(), b.units()
     return [
-        _Pair(name, first.get(name), second.get(name), _same(a, b, first.get(name), second.get(name)))
+        _Pair(
+            name, first.get(name), second.get(name), _same(a, b, first.get(name), second.get(name))
+        )
         for name in dict.fromkeys([*first, *second])
     ]
 
@@ -229,8 +233,12 @@ def _same(a: OpenAdapter, b: OpenAdapter, first: Unit | None, second: Unit | Non
     """Whether bytes and scaling are equal, known from the manifests."""
     if first is None or second is None or first.scale != second.scale:
         return False
-    one, two = ([opened.tensors[n] for n in unit.tensors] for opened, unit in ((a, first), (b, second)))
-    return [(t.shape, t.dtype, t.sha256) for t in one] == [(t.shape, t.dtype, t.sha256) for t in two]
+    one, two = (
+        [opened.tensors[n] for n in unit.tensors] for opened, unit in ((a, first), (b, second))
+    )
+    return [(t.shape, t.dtype, t.sha256) for t in one] == [
+        (t.shape, t.dtype, t.sha256) for t in two
+    ]
 
 
 def _notes(pairs: Sequence[_Pair]) -> list[str]:

@@ -128,7 +128,7 @@ def compute(
     data = _given(overrides.dataset_sha, dataset) or dataset_pin(workspace, snapshot, dataset)
     base_model = overrides.base_model or names.base or (before.base_model if before else None)
     base = _given(overrides.base_sha, base_model) or base_model_pin(
-        workspace, base_model, network=True
+        workspace, base_model, network=True, revision=names.revision
     )
     for name, pin in (("base_model", base), ("dataset", data), ("config", config)):
         if pin.digest is None and not quiet:
@@ -168,6 +168,10 @@ def _config_path(snapshot: Snapshot, lock: Lock | None) -> str:
 def _names(snapshot: Snapshot, config_path: str) -> ConfigPins:
     data = snapshot.read(config_path)
     return ConfigPins() if data is None else parse_config_pins(data, config_path)
+
+
+def _revision(snapshot: Snapshot, config_path: str) -> str | None:
+    return _names(snapshot, config_path).revision
 
 
 def _dataset_path(workspace: Workspace, names: ConfigPins) -> str | None:
@@ -287,7 +291,7 @@ def check_pins(
     data = _given(overrides.dataset_sha, dataset) or find(workspace, snapshot, dataset or "")
     base_model = overrides.base_model or names.base or lock.base_model
     base = _given(overrides.base_sha, base_model) or base_model_pin(
-        workspace, base_model, network=False
+        workspace, base_model, network=False, revision=_revision(snapshot, config_path)
     )
     actual_env = overrides.env_hash or env_hash(environment(workspace.facts))
     found = {"base_model": base, "dataset": data, "env": Pin(actual_env), "config": config}

@@ -60,9 +60,7 @@ def plan(workspace: Workspace) -> tuple[PlanReport, ExitCode]:
         stages.append(StagePlan(name, bool(why), why, seconds, source))
     lock = workspace.work_tree.lock
     pins = (
-        check_pins(
-            workspace, lock, workspace.work_tree, Overrides(), counts_env=True, staged=False
-        )
+        check_pins(workspace, lock, workspace.work_tree, Overrides(), counts_env=True, staged=False)
         if lock is not None
         else []
     )

@@ -66,7 +66,9 @@ def train(
     data = now.work_tree_bytes(inside_folder(adapter, MANIFEST))
     md5 = parse_manifest(data, MANIFEST).weights_md5 if data else None
     run = found.run if found is not None and found.weights_md5 == md5 else None
-    return TrainReport(run, found.commit if run and found else None, adapter, md5, False), ExitCode.OK
+    return TrainReport(
+        run, found.commit if run and found else None, adapter, md5, False
+    ), ExitCode.OK
 
 
 def adapter_path(workspace: Workspace) -> str:

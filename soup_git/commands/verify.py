@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
+from soup_git.commands.diff import compare
 from soup_git.commands.lock import Overrides, check_pins
 from soup_git.core.lock import Lock
-from soup_git.core.manifest import WEIGHTS, Manifest
+from soup_git.core.manifest import Manifest
 from soup_git.core.trainconfig import CONFIG_FILE, parse_config_pins
 from soup_git.errors import DriftError, ExitCode, FatalError
 from soup_git.render.report import Table, say
-from soup_git.storage.runs import manifest_of
-from soup_git.storage.tensors import relative_difference
 from soup_git.storage.workspace import Snapshot, Workspace
 from soup_git.storage.worktree import restore_output
 
@@ -42,7 +41,10 @@ class VerifyReport:
         ]
         if self.largest_relative_difference is not None:
             rows.append(
-                ("largest relative difference", f"{self.largest_relative_difference:.3g} in {self.largest_in}")
+                (
+                    "largest relative difference",
+                    f"{self.largest_relative_difference:.3g} in {self.largest_in}",
+                )
             )
         return [Table(("", ""), rows)]
 
@@ -81,8 +83,8 @@ def verify(
                     workspace.dvc.fetch([output])
                 restore_output(scratch, output)
         _bring_base(workspace, scratch, names.base)
-        rebuilt, folder = _train(scratch, scratch.root / config, adapter)
-        return _compare(workspace, revision, adapter, expected, rebuilt, folder, tolerance)
+        folder = _train(scratch, scratch.root / config, adapter)
+        return _compare(workspace, revision, adapter, expected, folder, tolerance)
 
 
 def _refuse_drift(workspace: Workspace, snapshot: Snapshot, lock: Lock) -> None:
@@ -126,15 +128,21 @@ def _bring_base(workspace: Workspace, scratch: Workspace, base: str | None) -> N
         here.symlink_to(there.resolve(), target_is_directory=True)
 
 
-def _train(scratch: Workspace, config: Path, adapter: str) -> tuple[Manifest, Path]:
+def _train(scratch: Workspace, config: Path, adapter: str) -> Path:
     from soup_git.training.config import load_config
     from soup_git.training.train import train
 
     output = scratch.root / adapter
     shutil.rmtree(output)
     state = scratch.root.parent / "state"
-    train(load_config(config), workspace_root=scratch.root, output=output, state_dir=state, resume=False)
-    return manifest_of(scratch, output, adapter, keep=True), output
+    train(
+        load_config(config),
+        workspace_root=scratch.root,
+        output=output,
+        state_dir=state,
+        resume=False,
+    )
+    return output
 
 
 def _compare(
@@ -142,17 +150,19 @@ def _compare(
     revision: str,
     adapter: str,
     expected: Manifest,
-    rebuilt: Manifest,
     folder: Path,
     tolerance: float | None,
 ) -> tuple[VerifyReport, ExitCode]:
+    rebuilt = workspace.adapter_in_folder(folder, "rebuilt").manifest
     same = expected.tensors_sha256() == rebuilt.tensors_sha256()
     largest: float | None = None
     where: str | None = None
-    if not same:
-        original = workspace.local_weights(expected.weights_md5, adapter)
-        if original is not None:
-            largest, where = relative_difference(original, folder / WEIGHTS)
+    if not same and workspace.local_weights(expected.weights_md5, adapter) is not None:
+        layers = compare(
+            workspace.adapter(revision, adapter), workspace.adapter_in_folder(folder, "rebuilt")
+        ).layers
+        drifts = [(layer.relative_drift, layer.module) for layer in layers if layer.relative_drift]
+        largest, where = max(drifts, default=(None, None))
     verdict = "identical" if same else "different"
     if not same and largest is not None and tolerance is not None and largest <= tolerance:
         verdict = "equivalent"
@@ -160,5 +170,3 @@ def _compare(
         revision, adapter, verdict, expected.weights_md5, rebuilt.weights_md5, largest, where
     )
     return report, ExitCode.CHECK_FAILED if verdict == "different" else ExitCode.OK
-
-

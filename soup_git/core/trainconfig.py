@@ -21,10 +21,11 @@ class ConfigPins:
     dataset: str | None = None
     seed: int | None = None
     output: str | None = None
+    revision: str | None = None
 
 
 def parse_config_pins(data: bytes, where: str) -> ConfigPins:
-    """`base`, `data.train`, `training.seed` and `output` of a training config."""
+    """`base`, `data.train`, `training.seed` and `output` and `revision` of a training config."""
     from soup_git.core.yamltext import load_yaml
 
     if len(data) > MAX_CONFIG_BYTES:
@@ -45,6 +46,7 @@ def parse_config_pins(data: bytes, where: str) -> ConfigPins:
         dataset=_text(_section(raw, "data"), "train"),
         seed=seed if type(seed) is int else None,
         output=_text(raw, "output"),
+        revision=_text(raw, "revision"),
     )
 
 

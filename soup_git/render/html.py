@@ -37,7 +37,7 @@ def as_html(report: Report) -> str:
     body = "\n".join([*maps, *parts])
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; style-src \'unsafe-inline\'">\n'
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
         f"<title>{_text(title)}</title>\n<style>\n{_style()}</style>\n</head>\n<body>\n"
@@ -103,7 +103,11 @@ def _table(table: Table) -> str:
     right = [name.endswith(">") for name in table.header]
     head = "".join(f'<th scope="col">{_text(n.removesuffix(">"))}</th>' for n in table.header)
     lines = [f"<p>{_text(table.before)}</p>"] if table.before else []
-    lines += ['<div class="wide"><table class="rows">', f"<thead><tr>{head}</tr></thead>", "<tbody>"]
+    lines += [
+        '<div class="wide"><table class="rows">',
+        f"<thead><tr>{head}</tr></thead>",
+        "<tbody>",
+    ]
     for row in table.rows:
         cells = (
             f'<td class="n">{_text(cell)}</td>' if flush else f"<td>{_text(cell)}</td>"

@@ -7,6 +7,7 @@ dataset whose bytes are elsewhere), which is never the same as drift.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,7 +72,9 @@ def pointer_pin(workspace: Workspace, snapshot: Snapshot, path: str) -> Pin:
     return Pin(workspace.object_sha256(output.md5), output.source, md5=output.md5)
 
 
-def base_model_pin(workspace: Workspace, base: str | None, *, network: bool) -> Pin:
+def base_model_pin(
+    workspace: Workspace, base: str | None, *, network: bool, revision: str | None = None
+) -> Pin:
     """A local folder's content, or the commit a hub id resolves to."""
     if base is None:
         return Pin(None, None, "no base model is named: soup.yaml has no base")
@@ -84,7 +87,7 @@ def base_model_pin(workspace: Workspace, base: str | None, *, network: bool) -> 
         return Pin(folder_sha256(digests), base)
     if base.startswith((".", "/", "~")) or base.count("/") != 1 or not is_repository_path(base):
         return Pin(None, base, f"there is no folder {base}")
-    commit = _hub_commit(base, network=network)
+    commit = _hub_commit(base, revision or "main", network=network)
     if commit is None:
         return Pin(None, base, f"{base} is not in the local hub cache, and the hub was not reached")
     return Pin(sha256_hex(f"hf:{base}@{commit}".encode()), base)
@@ -99,28 +102,35 @@ def _base_files(folder: Path) -> list[Path]:
     )
 
 
-def _hub_commit(model: str, *, network: bool) -> str | None:
-    """The commit of a hub model's main branch: from the local hub cache, else from the hub."""
+def _hub_commit(model: str, revision: str, *, network: bool) -> str | None:
+    """The commit that a hub model's revision is: from the local hub cache, else from the hub."""
+    if re.fullmatch(r"[0-9a-f]{40}", revision):
+        return revision
+    if not is_repository_path(revision):
+        return None
     home = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
     hub = Path(home) if home else _hf_home() / "hub"
-    ref = hub / f"models--{model.replace('/', '--')}" / "refs" / "main"
+    ref = hub / f"models--{model.replace('/', '--')}" / "refs" / revision
     if ref.is_file():
         return ref.read_text("utf-8").strip()
     if not network or os.environ.get("HF_HUB_OFFLINE", "0") not in {"", "0"}:
         return None
-    return _ask_hub(model)
+    return _ask_hub(model, revision)
 
 
-def _ask_hub(model: str) -> str | None:
+def _ask_hub(model: str, revision: str) -> str | None:
     """The hub's own answer; None when it is not reached or does not know the model."""
     import http.client
     import json
     import urllib.request
+    from urllib.parse import quote
 
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
     if not endpoint.startswith(("https://", "http://")):
         return None
-    request = urllib.request.Request(f"{endpoint}/api/models/{model}/revision/main")  # noqa: S310
+    request = urllib.request.Request(
+        f"{endpoint}/api/models/{model}/revision/{quote(revision, safe='')}"
+    )  # noqa: S310
     token_file = _hf_home() / "token"
     token = os.environ.get("HF_TOKEN") or (token_file.read_text() if token_file.is_file() else "")
     if token.strip():

@@ -104,7 +104,7 @@ class TensorWriter:
 
     def _write(self, data: bytes | memoryview, at: int) -> None:
         view = memoryview(data)
-        while len(view):
+        while view:
             written = os.pwrite(self._file, view, at)
             view, at = view[written:], at + written
 

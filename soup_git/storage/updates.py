@@ -234,7 +234,9 @@ def _module(opened: OpenAdapter, parts: dict[str, str]) -> Module:
         raise _bad(opened, f"{name} has an extra factor lora_{min(unknown)}")
     right, left = (opened.file.entries[parts[part]] for part in ("A", "B"))
     if len(right.shape) < 2 or len(left.shape) < 2 or math.prod(left.shape[2:]) != 1:
-        raise _bad(opened, f"the factors of {name} are {_shape(left)} and {_shape(right)}: no matrices")
+        raise _bad(
+            opened, f"the factors of {name} are {_shape(left)} and {_shape(right)}: no matrices"
+        )
     if right.shape[0] != left.shape[1]:
         turned = right.shape[1] == left.shape[0] and len(right.shape) == 2
         raise _bad(
@@ -283,5 +285,6 @@ def _shape(entry: Entry) -> str:
 
 def _bad(opened: OpenAdapter, what: str) -> FatalError:
     return FatalError(
-        f"{opened.spec}: {what}", hint="save the adapter again with PEFT's model.save_pretrained(DIR)"
+        f"{opened.spec}: {what}",
+        hint="save the adapter again with PEFT's model.save_pretrained(DIR)",
     )
