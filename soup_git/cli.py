@@ -36,8 +36,12 @@ lock_app = typer.Typer(
     help="The pins that make a run reproducible: soup.lock.", rich_markup_mode=None
 )
 env_app = typer.Typer(help="The environment behind the lock's env_hash.", rich_markup_mode=None)
+data_app = typer.Typer(help="The training data, as training sees it.", rich_markup_mode=None)
+config_app = typer.Typer(help="The training config, soup.yaml.", rich_markup_mode=None)
 app.add_typer(lock_app, name="lock")
 app.add_typer(env_app, name="env")
+app.add_typer(data_app, name="data")
+app.add_typer(config_app, name="config")
 
 
 class Format(StrEnum):
@@ -110,6 +114,16 @@ def init(
     check: Annotated[
         bool, typer.Option("--check", help="Only say what is missing; exit 1 when something is.")
     ] = False,
+    template: Annotated[
+        str | None,
+        typer.Option("--template", metavar="NAME", help="Also write soup.yaml and dvc.yaml: chat."),
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option("--base", metavar="MODEL", help="The template's base model.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", metavar="FILE", help="The template's dataset.")
+    ] = None,
     form: FormatOption = Format.table,
     as_json: JsonOption = False,
 ) -> int:
@@ -117,7 +131,14 @@ def init(
     from soup_git.commands import init as command
     from soup_git.render.report import show as show_report
 
-    report, code = command.init(Path.cwd(), check_only=check)
+    chosen = None
+    if template is not None:
+        chosen = command.Template(
+            template, base or command.DEFAULT_BASE, dataset or command.DEFAULT_DATASET
+        )
+    elif base is not None or dataset is not None:
+        raise typer.BadParameter("--base and --dataset fill in a --template")
+    report, code = command.init(Path.cwd(), check_only=check, template=chosen)
     show_report(report, _form(form, as_json))
     return code
 
@@ -422,3 +443,133 @@ def env_check(form: FormatOption = Format.table, as_json: JsonOption = False) ->
     report, code = command.check(Workspace.open())
     show_report(report, _form(form, as_json))
     return code
+
+
+@app.command()
+def train(
+    again: Annotated[
+        bool, typer.Option("--again", help="Train even when exactly this was trained before.")
+    ] = False,
+    reuse: Annotated[
+        bool, typer.Option("--reuse", help="Take the adapter that was trained from exactly this.")
+    ] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Give up an interrupted run instead of resuming it.")
+    ] = False,
+    form: FormatOption = Format.table,
+    as_json: JsonOption = False,
+) -> int:
+    """Run the pipeline of dvc.yaml (dvc repro), or offer the result that is there already."""
+    from soup_git.commands import train as command
+    from soup_git.render.report import show as show_report
+    from soup_git.storage.workspace import Workspace
+
+    if again and reuse:
+        raise typer.BadParameter("--again and --reuse exclude each other")
+    ask = sys.stdin.isatty() and sys.stderr.isatty()
+    report, code = command.train(
+        Workspace.open(), again=again, reuse=reuse, restart=restart, ask=ask
+    )
+    if report is not None:
+        show_report(report, _form(form, as_json))
+    return code
+
+
+@app.command()
+def plan(form: FormatOption = Format.table, as_json: JsonOption = False) -> int:
+    """Say what dvc repro would do, and why; exit 3 when something would run."""
+    from soup_git.commands import plan as command
+    from soup_git.render.report import show as show_report
+    from soup_git.storage.workspace import Workspace
+
+    report, code = command.plan(Workspace.open())
+    show_report(report, _form(form, as_json))
+    return code
+
+
+@app.command()
+def verify(
+    revision: Annotated[str, typer.Argument(metavar="[REV]", show_default=False)] = "HEAD",
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            "--tolerance",
+            metavar="X",
+            min=0,
+            help="Accept relative differences of the update up to X, as GPUs need.",
+        ),
+    ] = None,
+    form: FormatOption = Format.table,
+    as_json: JsonOption = False,
+) -> int:
+    """Rebuild the adapter of REV from its lock in a scratch work tree, and compare digests."""
+    from soup_git.commands import verify as command
+    from soup_git.render.report import show as show_report
+    from soup_git.storage.workspace import Workspace
+
+    report, code = command.verify(Workspace.open(), revision, tolerance)
+    show_report(report, _form(form, as_json))
+    return code
+
+
+@data_app.command("show")
+def data_show(
+    row: Annotated[int, typer.Argument(metavar="[ROW]", min=1, show_default=False)] = 1,
+    tokens: Annotated[
+        bool, typer.Option("--tokens", help="As tokens, with what is and is not in the loss.")
+    ] = False,
+    form: FormatOption = Format.table,
+    as_json: JsonOption = False,
+) -> int:
+    """Show a row of the training data (1 is the first), as training sees it."""
+    from soup_git.commands import data as command
+    from soup_git.render.report import show as show_report
+    from soup_git.storage.workspace import Workspace
+
+    workspace = Workspace.open()
+    report = command.tokens(workspace, row) if tokens else command.row(workspace, row)
+    show_report(report, _form(form, as_json))
+    return 0
+
+
+@config_app.command("check")
+def config_check(form: FormatOption = Format.table, as_json: JsonOption = False) -> int:
+    """Check soup.yaml without training: every error at once, with its line."""
+    from soup_git.commands import config as command
+    from soup_git.render.report import show as show_report
+    from soup_git.storage.workspace import Workspace
+
+    show_report(command.check(Workspace.open()), _form(form, as_json))
+    return 0
+
+
+@config_app.command("schema")
+def config_schema(output: OutputOption = None) -> int:
+    """Print the JSON Schema of soup.yaml, for editors."""
+    from soup_git.commands import config as command
+    from soup_git.render.report import write_text
+
+    write_text(command.schema_text(), output)
+    return 0
+
+
+@app.command()
+def demo(
+    folder: Annotated[
+        Path, typer.Argument(metavar="[DIR]", help="Where; a new folder.", show_default=True)
+    ] = Path("demo"),
+    base_only: Annotated[
+        bool, typer.Option("--base-only", help="Only make the small base model, in DIR.")
+    ] = False,
+    base: Annotated[
+        Path | None,
+        typer.Option("--base", metavar="FOLDER", help="Use a base model that --base-only made."),
+    ] = None,
+) -> int:
+    """Play the whole story in a throw-away repository: train, branch, drift, come back."""
+    from soup_git.commands import demo as command
+
+    if base_only:
+        command.make_base(folder)
+        return 0
+    return command.play(folder, base)

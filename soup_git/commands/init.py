@@ -7,6 +7,7 @@ right by itself, so that `--check` and `init` can never disagree.
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -23,6 +24,8 @@ from soup_git.storage.gitrepo import OLDEST_GIT, GitRepo, git_version
 HOOKS = ("pre-commit", "post-checkout", "post-merge", "post-rewrite")
 CHAINED = ".before-soup"
 IGNORED = ("adapter_model.safetensors",)
+_PIPELINE = "soup.yaml, dvc.yaml"
+_NEXT = "Next: git soup add DIR tracks adapters you have, or git soup init --template chat to train one."
 _HEADING = "# git-soup (git soup init)"
 
 
@@ -47,7 +50,8 @@ class InitReport:
             missing = any(part.state == "missing" for part in self.parts)
             head = "This workspace is not complete" if missing else "This workspace is complete"
             return [Table(("", "", ""), rows, before=head)]
-        after = "Next: git soup add DIR tracks adapters you have; git commit keeps the workspace itself."
+        trains = any(part.part == _PIPELINE for part in self.parts)
+        after = "Next: dvc repro trains what soup.yaml says." if trains else _NEXT
         return [Table(("", "", ""), rows, before="Workspace ready", after=after)]
 
 
@@ -62,7 +66,32 @@ class _Part:
     note: str
 
 
-def init(start: Path, *, check_only: bool) -> tuple[InitReport, ExitCode]:
+TEMPLATES = {"chat": "fine-tune a chat model on conversations, with SFT and LoRA"}
+"""Folders of `.dvc-template/` -> what they are for."""
+
+DEFAULT_BASE = "Qwen/Qwen3-0.6B"
+DEFAULT_DATASET = "data/train.jsonl"
+
+
+@dataclass(frozen=True)
+class Template:
+    """A starting point for training: which one, and the names to fill in."""
+
+    name: str
+    base: str = DEFAULT_BASE
+    dataset: str = DEFAULT_DATASET
+
+    def __post_init__(self) -> None:
+        if self.name not in TEMPLATES:
+            raise FatalError(
+                f"there is no template {self.name!r}",
+                hint=f"git soup init --template {' or '.join(TEMPLATES)}",
+            )
+
+
+def init(
+    start: Path, *, check_only: bool, template: Template | None = None
+) -> tuple[InitReport, ExitCode]:
     if git_version() < OLDEST_GIT:
         raise FatalError(
             f"git {'.'.join(map(str, git_version()))} is too old; git-soup needs"
@@ -72,7 +101,7 @@ def init(start: Path, *, check_only: bool) -> tuple[InitReport, ExitCode]:
     git = GitRepo.discover(start)
     states: list[PartState] = []
     to_stage: list[str] = []
-    for part in _parts(git):
+    for part in [*_parts(git), *([_pipeline(git, template)] if template else [])]:
         missing = part.missing()
         if check_only or not missing:
             note = ", ".join(missing) if missing else part.note
@@ -138,6 +167,31 @@ def _lines(git: GitRepo, name: str, wanted: Sequence[str], note: str) -> _Part:
         return [] if edited else [name]
 
     return _Part(name, missing, complete, note)
+
+
+def _pipeline(git: GitRepo, template: Template) -> _Part:
+    """`soup.yaml` and `dvc.yaml`; the ones that are there already stay as they are."""
+    base = git.root / template.base
+    values = {
+        "@BASE@": json.dumps(template.base),
+        "@DATASET@": json.dumps(template.dataset),
+        # A local base can change under a pipeline, a hub revision cannot.
+        "@BASE_DEP@": "      - ${base}\n" if base.is_dir() else "",
+    }
+
+    def missing() -> list[str]:
+        return [name for name in ("soup.yaml", "dvc.yaml") if not (git.root / name).exists()]
+
+    def complete() -> list[str]:
+        created = missing()
+        for name in created:
+            text = _template(f"{template.name}/{name}")
+            for mark, value in values.items():
+                text = text.replace(mark, value)
+            write_atomically(git.root / name, text.encode())
+        return created
+
+    return _Part(_PIPELINE, missing, complete, TEMPLATES[template.name])
 
 
 # -- settings of this clone ---------------------------------------------------------------------

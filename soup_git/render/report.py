@@ -83,7 +83,10 @@ FORMATS = {"table": as_table, "json": as_json}
 
 def show(report: Report, form: str = "table", output: Path | None = None) -> None:
     """Print the report, or write it to a file that replaces the old one whole."""
-    text = FORMATS[form](report)
+    write_text(FORMATS[form](report), output)
+
+
+def write_text(text: str, output: Path | None = None) -> None:
     if output is None:
         sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace"))
         sys.stdout.buffer.flush()

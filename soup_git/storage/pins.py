@@ -130,7 +130,7 @@ def _ask_hub(model: str, revision: str) -> str | None:
         return None
     request = urllib.request.Request(
         f"{endpoint}/api/models/{model}/revision/{quote(revision, safe='')}"
-    )  # noqa: S310
+    )
     token_file = _hf_home() / "token"
     token = os.environ.get("HF_TOKEN") or (token_file.read_text() if token_file.is_file() else "")
     if token.strip():

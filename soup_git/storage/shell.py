@@ -1,0 +1,15 @@
+"""Commands that the demo types for a user: fixed words of ours, run where the user can see."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+
+def run_as_user(command: Sequence[str], folder: Path, env: Mapping[str, str]) -> int:
+    """Run a command in `folder` with our own streams; returns its exit code. No shell."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return subprocess.run(command, cwd=folder, env=dict(env), check=False).returncode
