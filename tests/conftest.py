@@ -66,13 +66,18 @@ GITCONFIG = """\
 """
 
 
-@pytest.fixture(scope="session")
-def outside_environment() -> dict[str, str]:
-    """The environment the tests were started in, for the few that run pip."""
-    return dict(_BEFORE)
-
-
 _BEFORE = dict(os.environ)
+
+
+@pytest.fixture(scope="session")
+def environment_with_network(isolated_machine: None) -> dict[str, str]:
+    """The tests' environment, but with pip's own settings and cache, and an open door."""
+    opened = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
+    pips = ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME")
+    for name in pips:
+        opened.pop(name, None)
+    before = {n: v for n, v in _BEFORE.items() if n in pips or "proxy" in n.lower()}
+    return {**opened, **before}
 
 
 @pytest.fixture(scope="session", autouse=True)
