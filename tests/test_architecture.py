@@ -154,7 +154,18 @@ def impure_arithmetic(sources: list[Source]) -> list[str]:
         for item in imports(source)
         if item.name.split(".")[0] not in {*_PURE, "numpy"}
         and not _is_of(item.name, "soup_git.arithmetic")
+        and not (item.name == "os" and _only_sets_numpy_up(source))
     ]
+
+
+def _only_sets_numpy_up(source: Source) -> bool:
+    """numpy's BLAS reads its thread count from the environment when it loads: the one exception."""
+    used = {
+        ast.unparse(node)
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "os"
+    }
+    return source.module == "soup_git.arithmetic" and used == {"os.environ"}
 
 
 _INPUT_AND_OUTPUT = {
@@ -206,20 +217,45 @@ def dependencies_away_from_home(sources: list[Source]) -> list[str]:
     ]
 
 
-LATE = {"numpy", "dvc", "git", "torch", "transformers", "trl", "peft", "datasets", "pydantic"}
-"""Dependencies that cost more than a whole command of ours: imported where they are used."""
+HEAVY = (
+    "numpy", "dvc", "torch", "transformers", "pydantic", "git", "safetensors", "datasets", "trl", "peft",
+)  # fmt: skip
+"""Dependencies that cost more than a whole command of ours: loaded where they are used."""
+
+FAST = {
+    "soup_git.__main__",
+    "soup_git.cli",
+    "soup_git.commands.branches",
+    "soup_git.commands.follow",
+    "soup_git.commands.lock",
+    "soup_git.commands.precommit",
+    "soup_git.commands.status",
+    "soup_git.render",
+    "soup_git.storage.workspace",
+}
+"""What everyone loads, and what must answer at git's speed. The hooks belong to it, too."""
 
 
-def heavy_imports_at_the_top(sources: list[Source]) -> list[str]:
-    """Below commands a capability may load what it is made of; what leads to it may not."""
-    lean = {"cli", "hooks", "__main__", "commands", "render", "storage", "core", "errors", "manual"}
-    return [
-        f"{source.module} imports {item.name}"
-        for source in sources
-        if source.room in lean
-        for item in imports(source)
-        if item.name.split(".")[0] in LATE and not item.is_late and not item.is_for_types
-    ]
+def heavy_on_the_fast_path(sources: list[Source]) -> list[str]:
+    """Follow the imports that run at load time from the fast modules to a heavy dependency."""
+    by_name = {source.module: source for source in sources}
+    found = []
+    for source in sources:
+        if source.room != "hooks" and not any(_is_of(source.module, fast) for fast in FAST):
+            continue
+        waiting, seen = [source.module], set()
+        while waiting:
+            name = waiting.pop()
+            if name in seen or name not in by_name:
+                continue
+            seen.add(name)
+            for item in imports(by_name[name]):
+                if item.is_late or item.is_for_types:
+                    continue
+                if item.name.split(".")[0] in HEAVY:
+                    found.append(f"{source.module} loads {item.name} through {name}")
+                waiting += [item.name, item.name.rpartition(".")[0]]
+    return found
 
 
 def processes_started_otherwise(sources: list[Source]) -> list[str]:
@@ -267,6 +303,7 @@ def names_that_say_nothing(sources: list[Source]) -> list[str]:
         (wrong_directions, "soup_git.errors", "from soup_git.core.names import check"),
         (rooms_without_a_level, "soup_git.tools.x", ""),
         (impure_arithmetic, "soup_git.arithmetic.x", "import scipy"),
+        (impure_arithmetic, "soup_git.arithmetic", "import os\nos.environ\nos.remove('x')"),
         (impure_arithmetic, "soup_git.arithmetic.x", "from pathlib import Path"),
         (impure_arithmetic, "soup_git.arithmetic.x", "from soup_git.errors import FatalError"),
         (core_that_reads_or_writes, "soup_git.core.x", "from pathlib import Path"),
@@ -274,7 +311,8 @@ def names_that_say_nothing(sources: list[Source]) -> list[str]:
         (dependencies_away_from_home, "soup_git.commands.x", "def f():\n    import subprocess"),
         (dependencies_away_from_home, "soup_git.storage.x", "from torch import nn"),
         (dependencies_away_from_home, "soup_git.commands.x", "import typer.core"),
-        (heavy_imports_at_the_top, "soup_git.storage.x", "import numpy as np"),
+        (heavy_on_the_fast_path, "soup_git.storage.workspace", "import numpy as np"),
+        (heavy_on_the_fast_path, "soup_git.hooks.x", "from pydantic import BaseModel"),
         (processes_started_otherwise, "soup_git.core.x", "os.system('ls')"),
         (processes_started_otherwise, "soup_git.core.x", "start('ls', shell=True)"),
         (names_that_say_nothing, "soup_git.core.utils", ""),
@@ -287,6 +325,19 @@ def test_the_package_keeps_the_rule_and_the_rule_can_fail(
 ) -> None:
     assert rule(package()) == []
     assert rule(written(module, breaks_it))
+
+
+def test_the_fast_path_is_followed_from_module_to_module() -> None:
+    chain = written("soup_git.commands.status", "from soup_git.storage import x")
+    chain += written("soup_git.storage.x", "from soup_git.storage.y import z")
+    heavy = written("soup_git.storage.y", "import numpy")
+    late = written("soup_git.storage.y", "def z():\n    import numpy")
+    assert heavy_on_the_fast_path(chain + heavy)
+    assert heavy_on_the_fast_path(chain + late) == []
+
+
+def test_the_fast_path_exists() -> None:
+    assert {source.module for source in package()} >= FAST
 
 
 def test_capabilities_do_not_go_in_a_circle() -> None:
@@ -307,7 +358,6 @@ def test_the_walk_sees_every_module() -> None:
 
 # -- what a command loads ---------------------------------------------------------------------
 
-HEAVY = ("numpy", "dvc", "torch", "transformers", "pydantic", "git", "safetensors", "datasets")
 PROBE = """
 import runpy, sys
 module, sys.argv = sys.argv[1], sys.argv[1:]
@@ -365,7 +415,14 @@ def pinned(pinned_once: Path, in_tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
-    "verb", [["branches"], ["status"], ["lock", "check", "--staged"], ["lock", "check"]]
+    "verb",
+    [
+        ["branches"],
+        ["status"],
+        ["lock", "check"],
+        ["lock", "check", "--staged"],
+        ["status", "--format", "json"],  # an option with a value: newer typers load pydantic for it
+    ],
 )
 def test_what_people_type_often_loads_nothing_heavy(verb: list[str], pinned: Path) -> None:
     names = loaded("soup_git", *verb)
