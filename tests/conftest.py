@@ -13,7 +13,7 @@ import shutil
 import socket
 import subprocess
 import sysconfig
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +66,18 @@ GITCONFIG = """\
 """
 
 
-@pytest.fixture(scope="session")
-def outside_environment() -> dict[str, str]:
-    """The environment the tests were started in, for the few that run pip."""
-    return dict(_BEFORE)
-
-
 _BEFORE = dict(os.environ)
+
+
+@pytest.fixture(scope="session")
+def environment_with_network(isolated_machine: None) -> dict[str, str]:
+    """The tests' environment, but with pip's own settings and cache, and an open door."""
+    opened = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
+    pips = ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME")
+    for name in pips:
+        opened.pop(name, None)
+    before = {n: v for n, v in _BEFORE.items() if n in pips or "proxy" in n.lower()}
+    return {**opened, **before}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -121,7 +126,10 @@ def _local_only(connect: Callable[..., None]) -> Callable[..., None]:
 # -- running git and git-soup -----------------------------------------------------------------
 
 
-def _runner(program: Sequence[str]) -> Run:
+def runner(*program: str, cwd: Path | None = None) -> Run:
+    """A function that runs `program` with arguments; `cwd` is where, unless the call says."""
+    default = cwd
+
     def run(
         *arguments: str | Path,
         check: bool = True,
@@ -132,7 +140,7 @@ def _runner(program: Sequence[str]) -> Run:
         """Run in `cwd` (default: the current folder); `check` fails the test with the output."""
         done = subprocess.run(
             [*program, *map(str, arguments)],
-            cwd=cwd or Path.cwd(),
+            cwd=cwd or default or Path.cwd(),
             env={**os.environ, **(env or {})},
             input=stdin if stdin is not None else "",
             capture_output=True,
@@ -156,13 +164,13 @@ def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def git(in_tmp_path: Path) -> Run:
     """`git(*arguments, check=True, cwd=None, env=None, stdin=None)`: real git, text output."""
-    return _runner(["git"])
+    return runner("git")
 
 
 @pytest.fixture
 def soup(in_tmp_path: Path, git_soup_script: Path) -> Run:
     """`soup(*arguments, …)`: what a user types, `git soup …`, through git and the script."""
-    return _runner(["git", "soup"])
+    return runner("git", "soup")
 
 
 @pytest.fixture(scope="session")
@@ -175,26 +183,24 @@ def git_soup_script(isolated_machine: None) -> Path:
 
 
 @pytest.fixture(scope="session")
-def _repo_template(tmp_path_factory: pytest.TempPathFactory, git_soup_script: Path) -> Path:
+def repo_template(tmp_path_factory: pytest.TempPathFactory, git_soup_script: Path) -> Path:
     root = tmp_path_factory.mktemp("template") / "repo"
     root.mkdir()
-    git, soup = _runner(["git"]), _runner(["git", "soup"])
-    git("init", "-q", cwd=root)
+    git, soup = runner("git", cwd=root), runner("git", "soup", cwd=root)
+    git("init", "-q")
     (root / "README.md").write_text("# A workspace\n")
-    git("add", "README.md", cwd=root)
-    git("commit", "-qm", "Start", cwd=root)
-    soup("init", cwd=root)
-    git("commit", "-qm", "Make it a workspace", cwd=root)
+    git("add", "README.md")
+    git("commit", "-qm", "Start")
+    soup("init")
+    git("commit", "-qm", "Make it a workspace")
     return root
 
 
 @pytest.fixture
-def repo(
-    _repo_template: Path, in_tmp_path: Path, git: Run, monkeypatch: pytest.MonkeyPatch
-) -> Path:
+def repo(repo_template: Path, in_tmp_path: Path, git: Run, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A real repository after `git soup init`, with two commits on `main`; the test runs in it."""
     root = in_tmp_path / "repo"
-    shutil.copytree(_repo_template, root, symlinks=True)
+    shutil.copytree(repo_template, root, symlinks=True)
     monkeypatch.chdir(root)
     git("update-index", "-q", "--refresh")
     return root
