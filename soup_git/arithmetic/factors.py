@@ -77,7 +77,8 @@ def squared_singular_values(left_gram: Array, right_gram: Array) -> Array:
     except np.linalg.LinAlgError:
         values, vectors = np.linalg.eigh(left_gram)
         root = vectors * np.sqrt(np.clip(values, 0.0, None))
-    return np.clip(np.linalg.eigvalsh(root.T @ right_gram @ root), 0.0, None)
+    squares: Array = np.linalg.eigvalsh(root.T @ right_gram @ root)
+    return np.clip(squares, 0.0, None)
 
 
 def measure(update: Update) -> tuple[float, Array]:
@@ -273,9 +274,9 @@ def _difference_by_qr(a: Update, b: Update, factors: tuple[float, float]) -> Arr
 def _triangle(*parts: tuple[Stored, float], wide: bool = False) -> Array:
     """R of the QR decomposition of [x·f, …] side by side, block by block."""
     width = sum(stored.shape[0 if wide else 1] for stored, _ in parts)
-    triangle = np.zeros((0, width))
+    triangle: Array = np.zeros((0, width))
     blocks = [tall_blocks(stored, width, np.float64, wide=wide) for stored, _ in parts]
     for row in zip(*blocks, strict=True):
         scaled = [x * f for x, (_, f) in zip(row, parts, strict=True)]
-        triangle = np.linalg.qr(np.vstack([triangle, np.hstack(scaled)]), mode="r")
+        triangle = np.asarray(np.linalg.qr(np.vstack([triangle, np.hstack(scaled)]), mode="r"))
     return triangle

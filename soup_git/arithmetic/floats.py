@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 # what the bits are held as; the order is by how much they hold
-STORAGE = {"F16": np.dtype("<f2"), "BF16": np.dtype("<u2"), "F32": np.dtype("<f4"), "F64": np.dtype("<f8")}  # fmt: skip
+STORAGE: dict[str, np.dtype[Any]] = {"F16": np.dtype("<f2"), "BF16": np.dtype("<u2"), "F32": np.dtype("<f4"), "F64": np.dtype("<f8")}  # fmt: skip
 _WIDEST = ("BF16", "F16", "F32", "F64")
 
 
@@ -44,7 +44,7 @@ class Stored:
         `scratch` (1-D, `work`) takes what has to be converted: a new page costs the kernel
         as long to hand out as its numbers take to compute.
         """
-        bits = self.bits[index]
+        bits: Array = self.bits[index]
         if bits.dtype == work:
             return bits
         out = np.empty(bits.shape, work) if scratch is None else _shaped(scratch, bits.shape)
@@ -82,7 +82,7 @@ def to_bits(values: Array, dtype: str) -> Array:
     """
     if dtype != "BF16":
         with np.errstate(over="ignore"):
-            stored = values.astype(STORAGE[dtype], copy=False)
+            stored: Array = values.astype(STORAGE[dtype], copy=False)
         if dtype != "F64" and values.dtype != stored.dtype and not np.isfinite(stored).all():
             raise OverflowError(f"a value is too large for {dtype}")
         return stored

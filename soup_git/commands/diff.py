@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import TYPE_CHECKING, ClassVar
 
 from soup_git.errors import FatalError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from soup_git.arithmetic.factors import Comparison, Update
     from soup_git.storage.updates import OpenAdapter, Unit
 
-_ROWS_IN_TABLE = 20
+ROWS_IN_TABLE = 20
 _WORKERS = 2
 _LAYER = re.compile(r"(?P<layer>(?:.*?\.)?\d+)\.(?P<module>.+)")
 
@@ -72,6 +72,11 @@ class DriftReport:
     @property
     def title(self) -> str:
         return f"{self.summary.a} -> {self.summary.b}"
+
+    @property
+    def differs(self) -> bool:
+        s = self.summary
+        return s.changed + s.added + s.removed > 0
 
     def tables(self) -> Sequence[Table | str]:
         s = self.summary
@@ -303,8 +308,8 @@ def _cosine(value: float | None) -> str:
 def _rank_used(layer: LayerDrift) -> str:
     if layer.effective_rank_delta is None:
         return ""
-    rank = layer.rank_b if layer.rank_b is not None else layer.rank_a
-    return f"{layer.effective_rank_delta:.1f} of {rank}"
+    # D is a sum of two updates: its rank can be the sum of theirs.
+    return f"{layer.effective_rank_delta:.1f} of {(layer.rank_a or 0) + (layer.rank_b or 0)}"
 
 
 def bar(share: float) -> str:
@@ -315,14 +320,17 @@ def bar(share: float) -> str:
 
 def common_prefix(names: Sequence[str]) -> str:
     """What all names share, up to and with a dot: a table may drop it."""
-    shared = os.path.commonprefix(list(names)) if len(names) > 1 else ""
+    first, last = (min(names), max(names)) if len(names) > 1 else ("", "")
+    shared = "".join(
+        x for x, _ in takewhile(lambda p: p[0] == p[1], zip(first, last, strict=False))
+    )
     return shared[: shared.rfind(".") + 1]
 
 
 def place(module: str) -> tuple[str, str]:
     """(row, column) of a module in the heat map: its layer, and what it is in there."""
     found = _LAYER.fullmatch(module)
-    return (found["layers"], found["module"]) if found else ("", module)
+    return (found["layer"], found["module"]) if found else ("", module)
 
 
 def _natural(row: str) -> list[tuple[int, int | str]]:

@@ -78,7 +78,19 @@ def _ruled(table: Table) -> str:
     return "".join(line + "\n" for line in lines)
 
 
-FORMATS = {"table": as_table, "json": as_json}
+def _as_markdown(report: Report) -> str:
+    from soup_git.render.markdown import as_markdown
+
+    return as_markdown(report)
+
+
+def _as_html(report: Report) -> str:
+    from soup_git.render.html import as_html
+
+    return as_html(report)
+
+
+FORMATS = {"table": as_table, "json": as_json, "markdown": _as_markdown, "html": _as_html}
 
 
 def show(report: Report, form: str = "table", output: Path | None = None) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 
@@ -40,8 +41,7 @@ class TensorFile:
                 f"{self.shown}: {name} is {entry.dtype}; arithmetic needs {', '.join(STORAGE)}",
                 hint="save the adapter again with floating-point weights",
             )
-        bits = np.frombuffer(self._map, STORAGE[entry.dtype], prod(entry.shape), entry.start)
-        return Stored(bits.reshape(entry.shape), entry.dtype)
+        return Stored(self._array(entry, STORAGE[entry.dtype]), entry.dtype)
 
     def values(self, name: str) -> Stored:
         """A tensor of any dtype; integers arrive as float64."""
@@ -50,8 +50,11 @@ class TensorFile:
             return self[name]
         kind = "u" if entry.dtype == "BOOL" else entry.dtype[0].lower()
         dtype = np.dtype(f"<{kind}{ITEM_SIZE[entry.dtype]}")
-        raw = np.frombuffer(self._map, dtype, prod(entry.shape), entry.start)
-        return Stored(raw.reshape(entry.shape).astype(np.float64), "F64")
+        return Stored(self._array(entry, dtype).astype(np.float64), "F64")
+
+    def _array(self, entry: Entry, dtype: np.dtype[Any]) -> Array:
+        flat = np.frombuffer(self._map, dtype, prod(entry.shape), entry.start)
+        return flat.reshape(entry.shape)
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ class TensorWriter:
     def put(self, name: str, bits: Array, start: int = 0) -> None:
         """Write `bits`, already in the slot's storage dtype, `start` elements into `name`."""
         slot = self._slots[name]
-        data = memoryview(np.ascontiguousarray(bits)).cast("B")
+        data = np.ascontiguousarray(bits).data.cast("B")
         offset = start * ITEM_SIZE[slot.dtype]
         if offset + len(data) > slot.size:
             raise ValueError(f"{name} holds {slot.size} bytes, not {offset + len(data)}")
@@ -108,7 +111,7 @@ class TensorWriter:
             written = os.pwrite(self._file, view, at)
             view, at = view[written:], at + written
 
-    def __enter__(self) -> TensorWriter:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

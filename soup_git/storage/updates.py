@@ -218,8 +218,8 @@ def _sort_lora(opened: OpenAdapter) -> None:
         if part in parts.setdefault(found["prefix"], {}):
             raise _bad(opened, f"{found['prefix']} has two tensors lora_{part}")
         parts[found["prefix"]][part] = name
-    for prefix in parts:
-        module = _module(opened, parts[prefix])
+    for of_module in parts.values():
+        module = _module(opened, of_module)
         opened.modules[module.name] = module
 
 
@@ -266,17 +266,17 @@ def _rank_and_alpha(opened: OpenAdapter, name: str, found: int) -> tuple[int, fl
     if config.peft_type == "ADALORA":
         alpha = float(settings.get("lora_alpha", 8))
         return found, alpha if alpha > 0 else float(found), 1
-    rank, alpha = config.rank_of(name), config.alpha_of(name)
-    if rank is None or alpha is None:
+    rank, given = config.rank_of(name), config.alpha_of(name)
+    if rank is None or given is None:
         raise _bad(opened, "its config names no rank or no alpha")
     if not found:
-        return 0, alpha, 1
+        return 0, given, 1
     experts = 1
     if "target_parameters" in config.options and found % rank == 0:
         experts = found // rank
     if experts * rank != found:
         raise _bad(opened, f"its config says rank {rank} for {name}, its weights have rank {found}")
-    return rank, alpha, experts
+    return rank, given, experts
 
 
 def _shape(entry: Entry) -> str:

@@ -193,7 +193,8 @@ def fingerprint(
 
 def sum_of_squares(block: bytes, dtype: str) -> float:
     """Σx² of little-endian `block`, accumulated in float64."""
-    import numpy as np
+    import soup_git.arithmetic  # noqa: F401 - one BLAS thread, before numpy loads: 8 times less CPU
+    import numpy as np  # isort: skip
 
     with np.errstate(over="ignore", invalid="ignore"):
         values = as_float64(np.frombuffer(block, _numpy_name(dtype)), dtype)

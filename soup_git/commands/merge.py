@@ -1,0 +1,441 @@
+"""`git soup merge A B … -o DIR`: adapters into one, on their updates, with a recipe."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from soup_git.core.adapter import parse_adapter_config
+from soup_git.core.manifest import CONFIG, MANIFEST, WEIGHTS, make_manifest
+from soup_git.errors import ExitCode, FatalError
+from soup_git.render.report import Table, size
+from soup_git.storage.workspace import Adapter, Workspace
+
+if TYPE_CHECKING:
+    from soup_git.storage.merging import Input, Outcome, Recipe
+
+MAX_INPUTS = 16
+DEFAULT_DENSITY = 0.5
+_WORST_IN_TABLE = 5
+_FORM = "git soup merge A B -o DIR [--strategy S] [--weights W,W]"
+
+
+@dataclass(frozen=True)
+class MergeRequest:
+    """What was asked for, as the options spell it; None where nothing was said."""
+
+    specs: Sequence[str]
+    output: Path
+    strategy: str = "linear"
+    weights: str | None = None
+    expression: str | None = None
+    density: float | None = None
+    seed: int | None = None
+    rank: str | None = None
+    space: str | None = None
+    normalize: bool = False
+    allow_cross_base: bool = False
+    base: Path | None = None
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class MergeInput:
+    spec: str
+    origin: str
+    weights_md5: str
+    weight: float
+
+
+@dataclass(frozen=True)
+class ModuleResidual:
+    module: str
+    rank: int
+    inputs: int
+    residual: float | None
+
+
+@dataclass(frozen=True)
+class MergeReport:
+    schema: ClassVar[str] = "soup.merge/1"
+    output: str
+    strategy: str
+    paper: str
+    space: str
+    """`exact` where the result is a weighted sum of the updates themselves."""
+    settings: dict[str, float | int]
+    inputs: list[MergeInput]
+    base_model: str | None
+    rank: int
+    alpha: float
+    dtype: str
+    parameters: int
+    weights_md5: str
+    weights_size: int
+    residual: float | None
+    """‖merged − written‖/‖merged‖ over all modules; None where there is no true ΔW to compare."""
+    notes: list[str]
+    layers: list[ModuleResidual] = field(default_factory=list)
+
+    def tables(self) -> Sequence[Table | str]:
+        settings = "".join(f", {key} {value:g}" for key, value in self.settings.items())
+        rows = [
+            ("output", f"{self.output}  {size(self.weights_size)}, md5:{self.weights_md5}"),
+            ("strategy", f"{self.strategy} ({self.space}{settings})"),
+            ("paper", self.paper),
+            ("base", self.base_model or "-"),
+            ("rank", f"{self.rank}, alpha {self.alpha:g}, {self.dtype}"),
+            ("modules", f"{len(self.layers)} ({self.parameters:,} parameters)"),
+            ("residual", self._residual()),
+        ]
+        inputs = [
+            (f"{i.weight:g}", i.spec, i.origin, f"md5:{i.weights_md5[:12]}") for i in self.inputs
+        ]
+        parts: list[Table | str] = [Table(("", ""), rows), ""]
+        parts.append(Table(("weight>", "input", "from", "weights"), inputs))
+        worst = [x for x in self.layers if x.residual]
+        if worst:
+            worst = sorted(worst, key=lambda x: -(x.residual or 0.0))[:_WORST_IN_TABLE]
+            found = [(x.module, str(x.rank), f"{100 * (x.residual or 0):.2g} %") for x in worst]
+            parts += ["", Table(("lost most to the rank", "rank>", "residual>"), found)]
+        return [*parts, *(f"note: {note}" for note in self.notes)]
+
+    def _residual(self) -> str:
+        if self.residual is None:
+            return "not defined: factors were merged one by one, which is no merge of the updates"
+        return (
+            "none: exact"
+            if self.residual == 0.0
+            else f"{100 * self.residual:.3g} % of the merged update"
+        )
+
+
+@dataclass(frozen=True)
+class StrategyRow:
+    name: str
+    summary: str
+    paper: str
+    settings: list[str]
+
+
+@dataclass(frozen=True)
+class StrategiesReport:
+    schema: ClassVar[str] = "soup.strategies/1"
+    strategies: list[StrategyRow]
+
+    def tables(self) -> Sequence[Table | str]:
+        rows = [(s.name, s.summary) for s in self.strategies]
+        papers = [(s.name, s.paper) for s in self.strategies]
+        return [
+            Table(("strategy", "what it does"), rows),
+            "",
+            Table(("strategy", "reference"), papers),
+        ]
+
+
+def strategies() -> StrategiesReport:
+    from soup_git.arithmetic.strategies import STRATEGIES
+
+    return StrategiesReport(
+        [StrategyRow(n, s.summary, s.paper, list(s.settings)) for n, s in STRATEGIES.items()]
+    )
+
+
+def merge(workspace: Workspace, request: MergeRequest) -> MergeReport:
+    """Merge the adapters and write the result to `request.output`, whole or not at all."""
+    recipe, weights = _recipe(request), _weights(request)
+    adapters = [workspace.adapter(spec) for spec in request.specs]
+    notes = _refuse_other_bases(adapters, allowed=request.allow_cross_base)
+    _refuse_output(request, adapters)
+    inputs, found = _opened(workspace, adapters, weights, recipe)
+    return _written(request, recipe, inputs, [*notes, *found])
+
+
+# -- what is asked for ------------------------------------------------------------------------
+
+
+def _recipe(request: MergeRequest) -> Recipe:
+    from soup_git.arithmetic.elementwise import Elementwise, Settings
+    from soup_git.arithmetic.merging import SPACES
+    from soup_git.arithmetic.strategies import STRATEGIES, Linear
+    from soup_git.storage.merging import Recipe
+
+    strategy = STRATEGIES.get(request.strategy)
+    if strategy is None:
+        raise _usage(f"there is no strategy {request.strategy!r}", "git soup merge --list")
+    for option, value in (("density", request.density), ("seed", request.seed)):
+        if value is not None and option not in strategy.settings:
+            raise _usage(f"--{option} means nothing to {request.strategy}", "git soup merge --list")
+    density = DEFAULT_DENSITY if request.density is None else request.density
+    if not 0.0 < density <= 1.0:
+        raise _usage(f"--density is {density:g}; it is a share in (0, 1]", "--density 0.5")
+    if strategy.inputs not in {None, len(request.specs)}:
+        raise _usage(
+            f"{request.strategy} takes {strategy.inputs} adapters", "git soup merge --list"
+        )
+    space = request.space
+    if space is not None and space not in SPACES:
+        raise _usage(f"--space is {space!r}, none of {', '.join(SPACES)}", "git soup merge -h")
+    takes_space = isinstance(strategy.method, Elementwise) and not strategy.columns
+    if (
+        space is not None
+        and not takes_space
+        and not (request.strategy == "linear" and space == "factors")
+    ):
+        raise _usage(
+            f"{request.strategy} has its own coordinates; --space means nothing to it", _FORM
+        )
+    default = "shared" if not isinstance(strategy.method, Linear) else "exact"
+    return Recipe(
+        name=request.strategy,
+        strategy=strategy,
+        settings=Settings(density, request.seed or 0),
+        space=space or default,
+        rank=_rank(request),
+    )
+
+
+def _rank(request: MergeRequest) -> int | None:
+    if request.rank is None or (request.rank == "full" and request.strategy == "linear"):
+        return None
+    if request.rank == "full":
+        raise _usage(
+            "--rank full is for linear; other strategies are low-rank approximations", _FORM
+        )
+    if (
+        not request.rank.isascii()
+        or not request.rank.isdigit()
+        or not 0 < int(request.rank) <= 65536
+    ):
+        raise _usage(f"--rank is {request.rank!r}, no number from 1 to 65536 and not full", _FORM)
+    return int(request.rank)
+
+
+def _weights(request: MergeRequest) -> list[float]:
+    count = len(request.specs)
+    if not 1 <= count <= MAX_INPUTS:
+        raise _usage(f"{count} adapters were named; 1 to {MAX_INPUTS} are merged", _FORM)
+    if request.expression is not None:
+        weights = _from_expression(request)
+    elif request.weights is not None:
+        weights = _from_list(request.weights, count)
+    else:
+        weights = [1.0 / count] * count
+    for spec, weight in zip(request.specs, weights, strict=True):
+        if not math.isfinite(weight) or weight == 0.0:
+            raise _usage(f"the weight of {spec} is {weight:g}; leave out what adds nothing", _FORM)
+    total = sum(weights)
+    if request.normalize or request.strategy == "slerp":
+        if abs(total) < 1e-9:
+            raise _usage("the weights add up to 0 and cannot be divided by their sum", _FORM)
+        weights = [weight / total for weight in weights]
+    return weights
+
+
+def _from_list(text: str, count: int) -> list[float]:
+    try:
+        weights = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise _usage(f"--weights is {text!r}, not numbers with commas between", _FORM) from None
+    if len(weights) != count:
+        raise _usage(
+            f"{len(weights)} weights for {count} adapters",
+            "one weight per adapter: --weights 0.7,0.3",
+        )
+    return weights
+
+
+def _from_expression(request: MergeRequest) -> list[float]:
+    from soup_git.arithmetic.expression import coefficients
+
+    names = "abcdefghijklmnop"[: len(request.specs)]
+    hint = "the adapters are a, b, c … in the order they are named: --expr 'a + 0.5*b - c'"
+    if request.weights is not None or request.strategy not in {"linear", "svd"}:
+        raise _usage("--expr is a linear merge with its own weights", hint)
+    try:
+        found = coefficients(request.expression or "")
+    except ValueError as error:
+        raise _usage(f"--expr {error}", hint) from None
+    unknown = sorted(set(found) - set(names))
+    if unknown:
+        raise _usage(f"--expr names {unknown[0]!r}, but there are {len(names)} adapters", hint)
+    return [found.get(name, 0.0) for name in names]
+
+
+def _usage(what: str, hint: str) -> FatalError:
+    return FatalError(what, hint=hint, code=ExitCode.USAGE)
+
+
+# -- what is refused --------------------------------------------------------------------------
+
+
+def _refuse_other_bases(adapters: Sequence[Adapter], *, allowed: bool) -> list[str]:
+    first = adapters[0]
+    for other in adapters[1:]:
+        one, two = _base_of(first), _base_of(other)
+        if one == two:
+            continue
+        if not allowed:
+            raise FatalError(
+                f"{first.spec} is for the base model {one}, {other.spec} for {two}; an update of"
+                " one model means nothing to another",
+                hint="--allow-cross-base when both names mean the same weights",
+            )
+        return [f"inputs name different base models ({one}, {two}); the result is for {one}"]
+    return []
+
+
+def _base_of(adapter: Adapter) -> str:
+    revision = json.loads(adapter.config_data).get("revision")
+    return (adapter.config.base_model or "-") + (f" at {revision}" if revision else "")
+
+
+def _refuse_output(request: MergeRequest, adapters: Sequence[Adapter]) -> None:
+    output = request.output.resolve()
+    for adapter in adapters:
+        if adapter.commit is None and Path(adapter.path).resolve() == output:
+            raise FatalError(
+                f"the output {request.output} is an input; a merge never replaces what it was made of",
+                hint="-o another folder",
+            )
+    if not request.output.exists():
+        return
+    if not request.output.is_dir():
+        raise FatalError(f"{request.output} is a file", hint="-o another folder")
+    if any(request.output.iterdir()) and not (request.output / CONFIG).is_file():
+        raise FatalError(
+            f"{request.output} holds other things than an adapter", hint="-o a new folder"
+        )
+    if any(request.output.iterdir()) and not request.force:
+        raise FatalError(
+            f"{request.output} holds an adapter already",
+            hint="--force to replace it, or -o another folder",
+        )
+
+
+def _opened(
+    workspace: Workspace, adapters: Sequence[Adapter], weights: Sequence[float], recipe: Recipe
+) -> tuple[list[Input], list[str]]:
+    """The inputs in an order that does not depend on how they were named.
+
+    So permuting them changes no byte. What is linear adds the weights of equal adapters.
+    """
+    from soup_git.arithmetic.strategies import Linear
+    from soup_git.storage.merging import Input
+    from soup_git.storage.updates import open_adapter
+
+    for adapter in adapters:
+        _refuse_changed_weights(workspace, adapter)
+    inputs = [Input(open_adapter(a), w) for a, w in zip(adapters, weights, strict=True)]
+    if recipe.strategy.inputs != 2:
+        inputs.sort(key=lambda i: (i.digest, i.opened.adapter.manifest.digest(), i.weight))
+    notes = []
+    if isinstance(recipe.strategy.method, Linear) and recipe.space == "exact":
+        summed: dict[str, Input] = {}
+        for found in inputs:
+            key = found.opened.adapter.manifest.digest()
+            before = summed.get(key)
+            if before is not None:
+                notes.append(
+                    f"{found.opened.spec} is {before.opened.spec} again; their weights add up"
+                )
+            summed[key] = Input(found.opened, found.weight + (before.weight if before else 0.0))
+        inputs = [found for found in summed.values() if found.weight != 0.0]
+        if not inputs:
+            raise FatalError(
+                "the adapters are equal and their weights add up to 0: nothing is left", hint=_FORM
+            )
+    return inputs, notes
+
+
+def _refuse_changed_weights(workspace: Workspace, adapter: Adapter) -> None:
+    if adapter.weights is None:
+        return
+    found = workspace.md5(adapter.weights)
+    if found != adapter.manifest.weights_md5:
+        raise FatalError(
+            f"the weights of {adapter.spec} have md5:{found}, its manifest says"
+            f" md5:{adapter.manifest.weights_md5}",
+            hint="git soup fsck names what is damaged, git soup checkout brings it back",
+        )
+
+
+# -- what is written --------------------------------------------------------------------------
+
+
+def _written(
+    request: MergeRequest, recipe: Recipe, inputs: Sequence[Input], notes: list[str]
+) -> MergeReport:
+    from soup_git.storage.basemodel import BaseModel
+    from soup_git.storage.folders import folder_beside
+    from soup_git.storage.merging import copy_single, is_copy, write_merged
+    from soup_git.storage.weights import fingerprint
+
+    base = BaseModel(request.base) if request.base is not None else None
+    with folder_beside(request.output) as folder:
+        if is_copy(inputs, recipe):
+            outcome = copy_single(folder, inputs[0])
+        else:
+            outcome = write_merged(folder, inputs, recipe, base)
+        made = fingerprint(folder / WEIGHTS)
+        if not made.is_finite:
+            raise FatalError(
+                "the merged weights are not finite: the weights given are too large",
+                hint="smaller --weights",
+            )
+        config = parse_adapter_config((folder / CONFIG).read_bytes(), str(request.output / CONFIG))
+        manifest = make_manifest(
+            config, made.tensors, weights_md5=made.md5, weights_size=made.size,
+            recipe=recipe_lines(recipe, inputs, request.base), where=str(request.output / CONFIG),
+        )  # fmt: skip
+        (folder / MANIFEST).write_text(manifest.text(), "utf-8")
+    return MergeReport(
+        output=str(request.output),
+        strategy=recipe.name,
+        paper=recipe.strategy.paper,
+        space=recipe.space,
+        settings=_settings(recipe),
+        inputs=[
+            MergeInput(i.opened.spec, i.opened.adapter.origin, i.digest, i.weight) for i in inputs
+        ],
+        base_model=config.base_model,
+        rank=outcome.rank,
+        alpha=outcome.alpha,
+        dtype=outcome.dtype,
+        parameters=sum(math.prod(t.shape) for t in made.tensors),
+        weights_md5=made.md5,
+        weights_size=made.size,
+        residual=outcome.residual,
+        notes=[*notes, *outcome.notes, *_rank_note(recipe, inputs, outcome)],
+        layers=[ModuleResidual(m.module, m.rank, m.inputs, m.residual) for m in outcome.modules],
+    )
+
+
+def _settings(recipe: Recipe) -> dict[str, float | int]:
+    known = {"density": recipe.settings.density, "seed": recipe.settings.seed}
+    found: dict[str, float | int] = {key: known[key] for key in recipe.strategy.settings}
+    return found if recipe.rank is None else {**found, "rank": recipe.rank}
+
+
+def _rank_note(recipe: Recipe, inputs: Sequence[Input], outcome: Outcome) -> list[str]:
+    largest = max((i.opened.adapter.config.rank or 0) for i in inputs)
+    if not recipe.is_exact or outcome.rank <= largest:
+        return []
+    return [f"rank {outcome.rank} holds the sum exactly; --rank {largest} for servers with a limit"]
+
+
+def recipe_lines(recipe: Recipe, inputs: Sequence[Input], base: Path | None = None) -> list[str]:
+    """What suffices to make the adapter again: every setting, and each input by its digest."""
+    settings = json.dumps(_settings(recipe), sort_keys=True, separators=(",", ":"))
+    lines = [f"strategy {recipe.name}", f"space {recipe.space}", f"settings {settings}"]
+    if base is not None:
+        lines.append(f"base-weights {base.name}")
+    for found in inputs:
+        adapter = found.opened.adapter
+        where = f"{adapter.commit}:{adapter.path}" if adapter.commit else Path(adapter.path).name
+        lines.append(f"input {found.weight!r} md5:{found.digest} {json.dumps(where)}")
+    return lines
