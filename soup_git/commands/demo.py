@@ -31,7 +31,7 @@ data:
 training:
   max_steps: 200
   lr: 1e-2
-  warmup: 10
+  warmup_steps: 10
   batch_size: 8
   save_steps: 50
   lora: {{r: 8, alpha: 16}}
