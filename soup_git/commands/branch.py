@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 import soup_git
@@ -92,6 +92,7 @@ def create(
         if isinstance(pin, Pin) and pin.digest is None:
             say(f"warning: {what} is not pinned: {pin.why}")
     env = environment(workspace.facts)
+    adapters = adapter_digests(snapshot)
     lock = Lock(
         soup_version=VERSION,
         created_at=now(datetime.now(UTC)),
@@ -105,8 +106,11 @@ def create(
         config_sha=sha256_hex(config_data),
         config_path=config_path,
         seed=names.seed,
-        adapters=adapter_digests(snapshot),
+        adapters=adapters,
     )
+    if snapshot.lock is None or snapshot.lock.run != lock.run:
+        # What the pipeline made from other inputs is not the result of these.
+        adapters.pop(PurePosixPath(names.output or "./output").as_posix(), None)
     changes = {config_path: workspace.git.write_blob(config_data), **(data.changes if data else {})}
     changes[LOCK] = workspace.git.write_blob(lock.text().encode())
     tree = workspace.git.write_tree(parent, changes)

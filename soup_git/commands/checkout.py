@@ -58,12 +58,11 @@ def checkout(workspace: Workspace, name: str, *, force: bool) -> None:
         say(f"warning: taken as it is:{mismatch.line()}")
     _notes(workspace, snapshot)
     was_there = workspace.git.head_branch() == name
-    adopted = _adopt_equal_untracked(workspace, snapshot)
+    adopted = _adopt_equal(workspace, snapshot)
     try:
         _switch(workspace, name)
     except FatalError:
-        if adopted:
-            workspace.git.run("rm", "--cached", "--quiet", "--", *adopted)
+        workspace.git.stage_blobs(adopted)
         raise
     execute(workspace, plan)
     say(f"Already on '{name}'" if was_there else f"Switched to branch '{name}'")
@@ -302,18 +301,21 @@ def _fetch_missing(workspace: Workspace, outputs: Iterable[Output]) -> None:
             say(f"warning: {error}")
 
 
-def _adopt_equal_untracked(workspace: Workspace, snapshot: Snapshot) -> list[str]:
-    """Stage untracked files that equal the branch's, so that git does not refuse over them."""
-    new = [p for p in snapshot.entries if p not in workspace.staged.entries]
-    equal = []
-    for path in new:
-        file = target_inside(workspace.root, path)
-        if file.is_file() and file.read_bytes() == snapshot.read(path):
-            equal.append(path)
-    if equal:
-        lines = b"".join(f"100644 {snapshot.entries[path]}\t{path}\0".encode() for path in equal)
-        workspace.git.run_with_patience("update-index", "--add", "-z", "--index-info", input=lines)
-    return equal
+def _adopt_equal(workspace: Workspace, snapshot: Snapshot) -> dict[str, str | None]:
+    """Stage files that already hold the branch's bytes, so that git does not refuse over them.
+
+    Returns path -> the blob that was staged there before, None where none was.
+    """
+    staged = workspace.staged.entries
+    differing = [p for p, oid in snapshot.entries.items() if staged.get(p) != oid]
+    equal = [
+        path
+        for path in differing
+        if (file := target_inside(workspace.root, path)).is_file()
+        and file.read_bytes() == snapshot.read(path)
+    ]
+    workspace.git.stage_blobs({path: snapshot.entries[path] for path in equal})
+    return {path: staged.get(path) for path in equal}
 
 
 def _is_ours(path: str, head: Snapshot) -> bool:

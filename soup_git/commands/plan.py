@@ -10,8 +10,9 @@ from soup_git.commands.lock import Overrides, PinCheck, check_pins
 from soup_git.commands.train import PIPELINE
 from soup_git.errors import ExitCode, FatalError
 from soup_git.render.report import Table
+from soup_git.storage.dvcrepo import parse_dvc_lock
 from soup_git.storage.runs import RUNS
-from soup_git.storage.workspace import Workspace
+from soup_git.storage.workspace import DVC_LOCK, Workspace
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,14 @@ def plan(workspace: Workspace) -> tuple[PlanReport, ExitCode]:
             hint="git soup init --template chat writes soup.yaml and dvc.yaml",
         )
     changed = workspace.dvc.status()
+    lock_file = workspace.work_tree_bytes(DVC_LOCK)
+    ran = parse_dvc_lock(lock_file, DVC_LOCK) if lock_file else {}
     stages = []
     run_before: set[str] = set()
     for name, needs in workspace.dvc.stages().items():
         why = _reasons(changed.get(name, []))
+        if why and name not in ran:
+            why = ["never ran here"]
         why += [f"{stage} would run" for stage in needs if stage in run_before]
         if why:
             run_before.add(name)

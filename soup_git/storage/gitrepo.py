@@ -102,7 +102,7 @@ class GitRepo:
     def _failure(
         self, arguments: Sequence[str], done: subprocess.CompletedProcess[bytes]
     ) -> FatalError:
-        said = _text(done.stderr).strip()
+        said = _text(done.stderr).strip().replace("\t", "  ")
         if done.returncode < 0:
             said = f"git {arguments[0]} was ended by signal {-done.returncode}. {said}"
         lock = re.search(r"Unable to create '(?P<path>[^']+\.lock)'", said)
@@ -300,12 +300,7 @@ class GitRepo:
         with tempfile.TemporaryDirectory(prefix="soup-index-") as folder:
             env = {"GIT_INDEX_FILE": str(Path(folder, "index"))}
             self.run("read-tree", base or "--empty", env=env)
-            zero = "0" * self.id_length
-            lines = b""
-            for path, oid in changes.items():
-                entry = f"0 {zero}\t{path}" if oid is None else f"100644 {oid}\t{path}"
-                lines += os.fsencode(entry) + b"\0"
-            self.run("update-index", "-z", "--index-info", input=lines, env=env)
+            self.stage_blobs(changes, env=env)
             return self.text("write-tree", env=env)
 
     @cached_property
@@ -341,6 +336,17 @@ class GitRepo:
         """`git add` exactly these paths, whatever an ignore file says of them."""
         for at in range(0, len(paths), _PATHS_PER_CALL):
             self.run_with_patience("add", "--force", "--", *paths[at : at + _PATHS_PER_CALL])
+
+    def stage_blobs(
+        self, changes: Mapping[str, str | None], env: Mapping[str, str] | None = None
+    ) -> None:
+        """Put path -> blob id into the index, and take None out of it; no file is touched."""
+        lines = b""
+        for path, oid in changes.items():
+            entry = f"0 {'0' * self.id_length}" if oid is None else f"100644 {oid}"
+            lines += os.fsencode(f"{entry}\t{path}") + b"\0"
+        if lines:
+            self.run_with_patience("update-index", "-z", "--index-info", input=lines, env=env)
 
     def switch(self, branch: str) -> None:
         """`git switch`; refuses, changing nothing, when local changes would be overwritten."""

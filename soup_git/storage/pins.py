@@ -128,9 +128,8 @@ def _ask_hub(model: str, revision: str) -> str | None:
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
     if not endpoint.startswith(("https://", "http://")):
         return None
-    request = urllib.request.Request(
-        f"{endpoint}/api/models/{model}/revision/{quote(revision, safe='')}"
-    )
+    url = f"{endpoint}/api/models/{model}/revision/{quote(revision, safe='')}"
+    request = urllib.request.Request(url)  # noqa: S310 - the scheme was checked
     token_file = _hf_home() / "token"
     token = os.environ.get("HF_TOKEN") or (token_file.read_text() if token_file.is_file() else "")
     if token.strip():

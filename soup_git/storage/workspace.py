@@ -113,7 +113,8 @@ class Snapshot:
         lock = self.read(DVC_LOCK) if DVC_LOCK in self.entries else None
         if lock is not None:
             for outputs in parse_dvc_lock(lock, DVC_LOCK).values():
-                found.update((output.path, output) for output in outputs)
+                # Metrics and plots (`cache: false`) are git's to hold, not the cache's.
+                found.update((o.path, o) for o in outputs if o.path not in self.entries)
         return found
 
     @cached_property

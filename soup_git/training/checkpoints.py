@@ -113,7 +113,7 @@ def agree(state_dir: Path, decides: dict[str, Any]) -> None:
             "the interrupted run was started with other values, so going on from step "
             f"{step_of(complete(state_dir)[-1])} would not give what either config says\n"
             + "\n".join(changed),
-            hint="set them back, or start anew with training.resume: false",
+            hint="set them back, or start anew: git soup train --restart",
         )
 
 

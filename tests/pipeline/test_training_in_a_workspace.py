@@ -1,0 +1,259 @@
+"""Training through real DVC in a real repository: stages, runs as refs, plan, verify."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("trl", reason="the train extra is not installed")
+sys.path.insert(0, str(Path(__file__).parent.parent / "training"))
+import tiny_model as tiny
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.make_base(tmp_path_factory.mktemp("model") / "base")
+
+
+@pytest.fixture(scope="module")
+def trained_once(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A workspace after `dvc repro` and a commit; copied by the tests that change it."""
+    root = tmp_path_factory.mktemp("trained") / "workspace"
+    root.mkdir()
+    run("git", "init", "-q", "-b", "main", cwd=root)
+    shutil.copytree(tiny_base, root / "base")
+    tiny.write_rows(root / "data" / "train.jsonl", [tiny.conversation(n) for n in range(24)])
+    (root / "soup.yaml").write_text(tiny.CONFIG)
+    (root / ".gitignore").write_text("/base/\n")
+    run("git-soup", "init", "--template", "chat", cwd=root)
+    add_base_dependency(root)
+    run("git", "add", "--all", cwd=root)
+    run("git", "commit", "-qm", "start", cwd=root)
+    index = (root / ".git" / "index").read_bytes()
+    head = run("git", "rev-parse", "HEAD", cwd=root)
+    run("dvc", "repro", "-q", cwd=root)
+    assert run("git", "rev-parse", "HEAD", cwd=root) == head
+    assert run("git", "diff", "--cached", "--name-only", cwd=root) == ""
+    assert len((root / ".git" / "index").read_bytes()) == len(index)
+    run("git", "add", "--all", cwd=root)
+    run("git", "commit", "-qm", "train", cwd=root)
+    return root, md5_of(root)
+
+
+def add_base_dependency(root: Path) -> None:
+    text = (root / "dvc.yaml").read_text()
+    if "${base}" not in text:
+        text = text.replace(
+            "      - ${data.train}\n", "      - ${data.train}\n      - ${base}\n", 1
+        )
+        (root / "dvc.yaml").write_text(text)
+
+
+@pytest.fixture
+def trained(trained_once: tuple[Path, str], tmp_path: Path) -> Path:
+    root = tmp_path / "workspace"
+    shutil.copytree(trained_once[0], root, symlinks=True)
+    return root
+
+
+def run(*command: str, cwd: Path, expect: int = 0, **env: str) -> str:
+    done = subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, env={**os.environ, **env}
+    )
+    assert done.returncode == expect, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout if not expect else done.stdout + done.stderr
+
+
+def md5_of(root: Path) -> str:
+    lines = (root / "output" / "adapter.manifest").read_text().splitlines()
+    return next(line.split()[1] for line in lines if line.startswith("weights "))
+
+
+def test_every_checkpoint_is_a_commit_that_reads_like_a_training_log(trained: Path) -> None:
+    refs = run("git", "for-each-ref", "--format=%(refname)", "refs/soup/runs", cwd=trained).split()
+    assert len(refs) == 1
+    log = run("git", "log", "--first-parent", "--format=%s", refs[0], cwd=trained).splitlines()
+    steps = [line.split(":")[0] for line in log if line.startswith("step ")]
+    assert steps == ["step 10", "step 9", "step 6", "step 3"]
+    assert log[4:] == ["start"]
+    trailers = run("git", "log", "-1", "--format=%(trailers)", refs[0], cwd=trained)
+    for key in ("Soup-Step: 10", "Soup-Loss: ", "Soup-Learning-Rate: ", "Soup-Adapter: output"):
+        assert key in trailers
+
+
+def test_a_checkpoint_is_an_adapter_spec(trained: Path) -> None:
+    name = run("git", "for-each-ref", "--format=%(refname:lstrip=3)", "refs/soup/runs", cwd=trained)
+    last = json.loads(run("git-soup", "show", f"run/{name.strip()}", "--json", cwd=trained))
+    assert f"md5:{last['weights_md5']}" == md5_of(trained)
+    third = json.loads(run("git-soup", "show", f"run/{name.strip()}@3", "--json", cwd=trained))
+    assert third["available"] and third["weights_md5"] != last["weights_md5"]
+    said = run("git-soup", "show", f"run/{name.strip()}@4", cwd=trained, expect=128)
+    assert "it has 3, 6, 9, 10" in said
+
+
+def test_checkpoints_survive_dvc_gc(trained: Path) -> None:
+    run("dvc", "gc", "-q", "-f", "--workspace", cwd=trained)
+    name = run("git", "for-each-ref", "--format=%(refname:lstrip=3)", "refs/soup/runs", cwd=trained)
+    third = json.loads(run("git-soup", "show", f"run/{name.strip()}@3", "--json", cwd=trained))
+    assert third["available"]
+    assert "clean" in run("git-soup", "fsck", cwd=trained)
+
+
+def test_the_lock_names_the_run_that_gave_the_adapter(trained: Path) -> None:
+    lock = json.loads(run("git-soup", "lock", "show", "--json", cwd=trained))
+    made = run("git", "rev-parse", f"refs/soup/locks/{lock['run']}", cwd=trained).strip()
+    run_tip = run("git", "for-each-ref", "--format=%(objectname)", "refs/soup/runs", cwd=trained)
+    assert made == run_tip.strip()
+    assert lock["adapters"] == {"output": md5_of(trained).removeprefix("md5:")}
+    assert "plots/loss.csv" in run("git", "ls-tree", "-r", "--name-only", made, cwd=trained)
+
+
+def test_nothing_is_left_to_do_after_a_commit(trained: Path) -> None:
+    assert "up to date" in run("dvc", "status", cwd=trained)
+    assert json.loads(run("git-soup", "plan", "--json", cwd=trained))["stages"][0]["why"] == []
+    run("git-soup", "lock", "check", cwd=trained)
+    assert "clean" in run("git-soup", "status", cwd=trained)
+
+
+def test_training_again_gives_the_same_bytes_and_the_same_dvc_lock(trained: Path) -> None:
+    run("dvc", "repro", "-q", "-f", cwd=trained, PYTHONHASHSEED="7")
+    run(
+        "git",
+        "diff",
+        "--exit-code",
+        "--",
+        "dvc.lock",
+        "output",
+        "metrics.json",
+        "plots",
+        cwd=trained,
+    )
+
+
+def test_verify_rebuilds_the_same_adapter_and_leaves_nothing_behind(trained: Path) -> None:
+    report = json.loads(run("git-soup", "verify", "--json", cwd=trained))
+    assert report["verdict"] == "identical"
+    assert f"md5:{report['rebuilt_md5']}" == md5_of(trained)
+    assert len(run("git", "worktree", "list", cwd=trained).splitlines()) == 1
+    assert run("git", "status", "--short", cwd=trained) == ""
+
+
+def test_verify_tells_an_adapter_that_was_not_made_from_its_lock(trained: Path) -> None:
+    name = run("git", "for-each-ref", "--format=%(refname:lstrip=3)", "refs/soup/runs", cwd=trained)
+    third = json.loads(run("git-soup", "show", f"run/{name.strip()}@3", "--json", cwd=trained))
+    stored = trained / ".git" / "soup" / "objects" / "files" / "md5"
+    weights = stored / third["weights_md5"][:2] / third["weights_md5"][2:]
+    target = trained / "output" / "adapter_model.safetensors"
+    target.unlink()
+    shutil.copy(weights, target)
+    manifest = run(
+        "git", "show", f"soup/runs/{name.strip()}~3:output/adapter.manifest", cwd=trained
+    )
+    (trained / "output" / "adapter.manifest").write_text(manifest)
+    run("dvc", "commit", "-q", "-f", cwd=trained)
+    run("git", "commit", "-qam", "swap", cwd=trained)
+    report = json.loads(
+        run("git-soup", "verify", "--json", cwd=trained, expect=1).split("\n}")[0] + "\n}"
+    )
+    assert report["verdict"] == "different"
+    assert report["largest_relative_difference"] > 1e-3
+
+
+def test_the_plan_says_which_input_moved(trained: Path) -> None:
+    with (trained / "data" / "train.jsonl").open("a") as file:
+        file.write(json.dumps(tiny.conversation(99)) + "\n")
+    said = run("git-soup", "plan", cwd=trained, expect=3)
+    assert "data/train.jsonl modified" in said
+    assert "dataset drifted" in said
+    assert "as run/" in said
+
+
+def test_a_known_result_is_offered_instead_of_training_again(trained: Path) -> None:
+    shutil.rmtree(trained / "output")
+    report = json.loads(run("git-soup", "train", "--reuse", "--json", cwd=trained))
+    assert report["reused"]
+    run("git", "diff", "--exit-code", cwd=trained)
+    assert "up to date" in run("dvc", "status", cwd=trained)
+
+
+def test_a_killed_stage_goes_on_to_the_same_bytes(trained: Path) -> None:
+    before = md5_of(trained)
+    refs = run("git", "for-each-ref", "refs/soup/runs", cwd=trained)
+    process = subprocess.Popen(
+        ["dvc", "repro", "-q", "-f"], cwd=trained, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    state = trained / ".git" / "soup" / "training"
+    wait_for(lambda: list(state.glob("*/checkpoint-3/*.safetensors")) != [], process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert "clean" in run("git-soup", "fsck", cwd=trained)
+    run("git", "fsck", "--strict", cwd=trained)
+    run("dvc", "repro", "-q", "-f", cwd=trained)
+    assert md5_of(trained) == before
+    assert run("git", "for-each-ref", "refs/soup/runs", cwd=trained).startswith(refs)
+    new = run("git", "for-each-ref", "--format=%(refname)", "refs/soup/runs", cwd=trained).split()[
+        1
+    ]
+    steps = run("git", "log", "--first-parent", "--format=%s", "main.." + new, cwd=trained)
+    assert [line.split(":")[0] for line in steps.splitlines()] == [
+        "step 10", "step 9", "step 6", "step 3"
+    ]  # fmt: skip
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_an_interrupted_run_is_not_resumed_with_another_config(trained: Path) -> None:
+    text = (trained / "soup.yaml").read_text()
+    (trained / "soup.yaml").write_text(text.replace("lr: 1e-3", "lr: 2e-3"))
+    process = subprocess.Popen(
+        ["dvc", "repro", "-q"], cwd=trained, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    state = trained / ".git" / "soup" / "training"
+    wait_for(lambda: list(state.glob("*/checkpoint-3/*.safetensors")) != [], process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    (trained / "soup.yaml").write_text(text.replace("lr: 1e-3", "lr: 3e-3"))
+    said = run("dvc", "repro", cwd=trained, expect=255)
+    assert "training.lr: 0.002 -> 0.003" in said
+    assert "git soup train --restart" in said
+    run("git-soup", "train", "--restart", cwd=trained)
+
+
+def test_the_branch_brings_its_own_adapter_back(trained: Path) -> None:
+    first = md5_of(trained)
+    text = (trained / "soup.yaml").read_text()
+    (trained / "soup.yaml").write_text(text.replace("seed: 0", "seed: 1") + "\n")
+    (trained / "soup.yaml").write_text(text.replace("lr: 1e-3", "lr: 5e-3"))
+    run("git-soup", "branch", "faster", "--switch", cwd=trained)
+    run("dvc", "repro", "-q", cwd=trained)
+    run("git", "commit", "-qam", "faster", cwd=trained)
+    second = md5_of(trained)
+    assert first != second
+    run("git-soup", "checkout", "main", cwd=trained)
+    assert md5_of(trained) == first
+    assert "up to date" in run("dvc", "status", cwd=trained)
+    rows = json.loads(run("git-soup", "branches", "--json", cwd=trained))["branches"]
+    assert {row["name"]: row["state"] for row in rows} == {"faster": "clean", "main": "clean"}
+
+
+def test_a_row_shows_what_is_in_the_loss(trained: Path) -> None:
+    report = json.loads(run("git-soup", "data", "show", "1", "--tokens", "--json", cwd=trained))
+    text = "".join(t["token"] for t in report["tokens"] if t["in_loss"])
+    assert "committee of otters" in text and "quick brown fox" not in text
