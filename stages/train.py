@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from soup_git.errors import run_to_exit_code
@@ -28,7 +29,7 @@ def main() -> int:
     state_dir = workspace.training_state(adapter)
 
     # What the run is pinned to is known before it starts, and travels with each checkpoint.
-    lock = compute(workspace, Overrides(), None)
+    lock = replace(compute(workspace, Overrides(), None), adapters={})
     pinned = {CONFIG_FILE: (root / CONFIG_FILE).read_bytes(), LOCK: lock.text().encode()}
     recorder = RunRecorder(workspace, adapter, state_dir, pinned)
 

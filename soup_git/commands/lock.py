@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 import soup_git
 from soup_git.core.digests import SHA256_HEX
 from soup_git.core.lock import LOCK, PINS, Lock, now, parse_lock
+from soup_git.core.manifest import MANIFEST, parse_manifest_header
 from soup_git.core.text import shortened
 from soup_git.core.trainconfig import CONFIG_FILE, ConfigPins, parse_config_pins
 from soup_git.errors import ExitCode, FatalError
@@ -25,7 +26,7 @@ from soup_git.storage.pins import (
     dataset_pin,
     pointer_pin,
 )
-from soup_git.storage.workspace import Snapshot, Workspace
+from soup_git.storage.workspace import Snapshot, Workspace, inside_folder
 
 VERSION = f"git-soup {soup_git.__version__}"
 
@@ -147,12 +148,19 @@ def compute(
         config_sha=config.digest,
         config_path=config_path if config.digest else None,
         seed=names.seed,
-        adapters=adapter_digests(snapshot),
+        adapters=adapter_digests(snapshot, names.output),
     )
 
 
-def adapter_digests(snapshot: Snapshot) -> dict[str, str]:
-    return {folder: snapshot.manifest(folder).weights_md5 for folder in snapshot.adapters}
+def adapter_digests(snapshot: Snapshot, output: str | None = None) -> dict[str, str]:
+    """Folder -> weights md5 of the adapters; `output` is one that git may not track yet."""
+    folders = {*snapshot.adapters, *([str(PurePosixPath(output))] if output else [])}
+    texts = {folder: snapshot.read(inside_folder(folder, MANIFEST)) for folder in sorted(folders)}
+    return {
+        folder: parse_manifest_header(data, snapshot.where(f"{folder}/{MANIFEST}")).weights_md5
+        for folder, data in texts.items()
+        if data is not None
+    }
 
 
 def _given(digest: str | None, source: str | None) -> Pin | None:

@@ -85,10 +85,10 @@ def test_every_checkpoint_is_a_commit_that_reads_like_a_training_log(trained: Pa
     assert len(refs) == 1
     log = run("git", "log", "--first-parent", "--format=%s", refs[0], cwd=trained).splitlines()
     steps = [line.split(":")[0] for line in log if line.startswith("step ")]
-    assert steps == ["step 10", "step 9", "step 6", "step 3"]
+    assert steps == ["step 12", "step 9", "step 6", "step 3"]
     assert log[4:] == ["start"]
     trailers = run("git", "log", "-1", "--format=%(trailers)", refs[0], cwd=trained)
-    for key in ("Soup-Step: 10", "Soup-Loss: ", "Soup-Learning-Rate: ", "Soup-Adapter: output"):
+    for key in ("Soup-Step: 12", "Soup-Loss: ", "Soup-Learning-Rate: ", "Soup-Adapter: output"):
         assert key in trailers
 
 
@@ -99,7 +99,7 @@ def test_a_checkpoint_is_an_adapter_spec(trained: Path) -> None:
     third = json.loads(run("git-soup", "show", f"run/{name.strip()}@3", "--json", cwd=trained))
     assert third["available"] and third["weights_md5"] != last["weights_md5"]
     said = run("git-soup", "show", f"run/{name.strip()}@4", cwd=trained, expect=128)
-    assert "it has 3, 6, 9, 10" in said
+    assert "it has 3, 6, 9, 12" in said
 
 
 def test_checkpoints_survive_dvc_gc(trained: Path) -> None:
@@ -207,7 +207,7 @@ def test_a_killed_stage_goes_on_to_the_same_bytes(trained: Path) -> None:
     ]
     steps = run("git", "log", "--first-parent", "--format=%s", "main.." + new, cwd=trained)
     assert [line.split(":")[0] for line in steps.splitlines()] == [
-        "step 10", "step 9", "step 6", "step 3"
+        "step 12", "step 9", "step 6", "step 3"
     ]  # fmt: skip
 
 
