@@ -194,7 +194,12 @@ def core_that_reads_or_writes(sources: list[Source]) -> list[str]:
 
 
 HOMES = {
-    "subprocess": {"soup_git.storage.gitrepo", "soup_git.storage.dvcrepo"},
+    # storage.shell types what the demo shows, as its reader would.
+    "subprocess": {
+        "soup_git.storage.gitrepo",
+        "soup_git.storage.dvcrepo",
+        "soup_git.storage.shell",
+    },
     "git": {"soup_git.storage.gitrepo"},
     "dvc": {"soup_git.storage.dvcrepo"},
     "typer": {"soup_git.cli"},

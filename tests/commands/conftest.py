@@ -85,10 +85,10 @@ def dvc(isolated_machine: None) -> Run:
 
 @pytest.fixture(scope="session")
 def _pinned_template(
-    tmp_path_factory: pytest.TempPathFactory, _repo_template: Path, dvc: Run, make_adapter
+    tmp_path_factory: pytest.TempPathFactory, repo_template: Path, dvc: Run, make_adapter
 ) -> Path:
     root = tmp_path_factory.mktemp("pinned") / "repo"
-    shutil.copytree(_repo_template, root, symlinks=True)
+    shutil.copytree(repo_template, root, symlinks=True)
 
     def run(*words: str) -> None:
         subprocess.run(words, cwd=root, check=True, capture_output=True)
