@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -64,6 +65,9 @@ class GitRepo:
         )
         if found.returncode:
             message = _text(found.stderr).strip().removeprefix("fatal: ").split("\n")[0]
+            if "dubious ownership" in message:
+                command = f"git config --global --add safe.directory {shlex.quote(str(start))}"
+                raise FatalError(message, hint=f"if you trust it: {command}")
             raise FatalError(message or "not a git repository", hint="git init, then git soup init")
         bare, inside_tree, up = [*_text(found.stdout).split("\n"), "", ""][:3]
         if bare == "true":
