@@ -1,8 +1,9 @@
 #!/bin/sh
 # Written by `git soup init`: git-soup's @HOOK@ first, then the hook that was here before.
-# GIT_SOUP_IN_@NAME@ ends the circle when another tool has chained this file in turn.
-if [ -n "$GIT_SOUP_IN_@NAME@" ]; then exit 0; fi
-GIT_SOUP_IN_@NAME@=1; export GIT_SOUP_IN_@NAME@
+# GIT_SOUP_IN_@NAME@ ends the circle when another tool has chained this file in turn; a hook
+# that works on another repository (a submodule) is no circle.
+if [ "$GIT_SOUP_IN_@NAME@" = "$PWD" ]; then exit 0; fi
+GIT_SOUP_IN_@NAME@=$PWD; export GIT_SOUP_IN_@NAME@
 python=@PYTHON@
 if [ -x "$python" ]; then
     "$python" -P -m soup_git.hooks.@NAME@ "$@" || exit $?

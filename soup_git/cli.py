@@ -414,6 +414,12 @@ def branch(
     from soup_git.storage.workspace import Workspace
 
     _expect_names(names, 2 if move else 1)
+    pins = {"-c": config, "--base": base, "--dataset": dataset, "--switch": switch}
+    unfit = [flag for flag, value in pins.items() if value]
+    if delete and move:
+        raise typer.BadParameter("-d and -m do not go together")
+    if (delete or move) and unfit:
+        raise typer.BadParameter(f"{unfit[0]} means nothing with {'-d' if delete else '-m'}")
     workspace = Workspace.open()
     if delete:
         command.delete(workspace, names[0], force=force)

@@ -30,7 +30,8 @@ def steps(page: str) -> list[tuple[str, list[str], int]]:
 
 def matches(expected: list[str], said: str) -> bool:
     pattern = "".join(
-        "(?:.*\n)*?" if line == "…" else re.escape(line).replace("…", ".*") + " *\n" for line in expected
+        "(?:.*\n)*?" if line == "…" else re.escape(line).replace("…", ".*") + " *\n"
+        for line in expected
     )
     return re.fullmatch(pattern, said) is not None
 

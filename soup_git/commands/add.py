@@ -7,12 +7,14 @@ and staged, so that no text ever names bytes that nobody has.
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from soup_git.core.adapter import AdapterConfig, parse_adapter_config
+from soup_git.core.lock import is_repository_path
 from soup_git.core.manifest import (
     CONFIG,
     MANIFEST,
@@ -23,6 +25,7 @@ from soup_git.core.manifest import (
     make_manifest,
     parse_manifest,
 )
+from soup_git.core.names import check_name
 from soup_git.errors import FatalError
 from soup_git.render.report import Table, say, size
 from soup_git.storage.dvcrepo import POINTER_SUFFIX, pointer_text
@@ -75,7 +78,14 @@ def _adapter_path(workspace: Workspace, folder: Path) -> str:
         raise FatalError(f"{folder} is no folder", hint="git soup add DIR takes adapter folders")
     if folder.resolve() == workspace.root.resolve():
         return "."
-    return inside(workspace.root, folder)
+    path = inside(workspace.root, folder)
+    check_name(path.rpartition("/")[2], "adapter")
+    if not is_repository_path(path):
+        raise FatalError(
+            f"{path!r} cannot be written into a lock: it is not printable",
+            hint="rename its folders, then again",
+        )
+    return path
 
 
 def _check(workspace: Workspace, folder: Path, path: str) -> AdapterConfig:
@@ -86,6 +96,7 @@ def _check(workspace: Workspace, folder: Path, path: str) -> AdapterConfig:
             f"{path} has no {CONFIG}: no adapter",
             hint=f"ls {path}; an adapter is what PEFT's model.save_pretrained(DIR) writes",
         )
+    _refuse_links(folder, path)
     config = parse_adapter_config((folder / CONFIG).read_bytes(), where)
     if not (folder / WEIGHTS).is_file():
         raise no_weights(folder, path)
@@ -95,6 +106,17 @@ def _check(workspace: Workspace, folder: Path, path: str) -> AdapterConfig:
     return config
 
 
+def _refuse_links(folder: Path, path: str) -> None:
+    """git would keep the link, not the file; and nothing is restored through one."""
+    for name in (CONFIG, WEIGHTS):
+        if (folder / name).is_symlink():
+            file = shlex.quote(inside_folder(path, name))
+            raise FatalError(
+                f"{inside_folder(path, name)} is a symbolic link; what it points to would not be kept",
+                hint=f'cp --remove-destination "$(readlink -f {file})" {file}, then again',
+            )
+
+
 def _refuse_what_others_track(workspace: Workspace, path: str) -> None:
     weights = inside_folder(path, WEIGHTS)
     output = workspace.work_tree.outputs.get(weights)
@@ -102,6 +124,13 @@ def _refuse_what_others_track(workspace: Workspace, path: str) -> None:
         raise FatalError(
             f"{path} is the output of a stage in {output.source}; the stage writes its manifest",
             hint="dvc repro, or dvc commit to record a change made by hand",
+        )
+    whole = [p for p in workspace.work_tree.outputs if weights.startswith(f"{p}/")]
+    if whole:
+        source = workspace.work_tree.outputs[whole[0]].source
+        raise FatalError(
+            f"{path} lies in {whole[0]}, which DVC tracks as a whole ({source})",
+            hint=f"dvc remove {source}, then git soup add each adapter in it",
         )
     if weights in workspace.staged.entries:
         raise FatalError(
@@ -170,10 +199,10 @@ def _warn_when_dead(path: str, found: Fingerprint) -> None:
 
 
 def _ignore(path: Path, line: str) -> None:
-    text = path.read_text("utf-8") if path.is_file() else ""
-    if line not in text.splitlines():
-        gap = "" if not text or text.endswith("\n") else "\n"
-        write_atomically(path, f"{text}{gap}{line}\n".encode())
+    text = path.read_bytes() if path.is_file() else b""
+    if line.encode() not in text.splitlines():
+        gap = b"" if not text or text.endswith(b"\n") else b"\n"
+        write_atomically(path, text + gap + line.encode() + b"\n")
 
 
 def _write_if_changed(path: Path, text: str) -> None:

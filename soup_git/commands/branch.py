@@ -17,6 +17,7 @@ from soup_git.commands.lock import VERSION, adapter_digests
 from soup_git.core.digests import sha256_hex
 from soup_git.core.lock import LOCK, Lock, now
 from soup_git.core.names import check_name
+from soup_git.core.text import printable
 from soup_git.core.trainconfig import CONFIG_FILE, MAX_CONFIG_BYTES, ConfigPins, parse_config_pins
 from soup_git.errors import FatalError
 from soup_git.render.report import Table, say
@@ -143,10 +144,11 @@ def _free_ref(workspace: Workspace, name: str, *, force: bool) -> tuple[str, str
             f"a branch named {name!r} already exists",
             hint=f"git soup branch --force {name} … moves it; git soup checkout {name} goes there",
         )
-    if workspace.git.head_branch() == name:
+    place = workspace.git.checked_out().get(name)
+    if place is not None:
         raise FatalError(
-            f"{name!r} is checked out here and is not moved under your feet",
-            hint=f"git switch --detach, then again; or edit, git soup lock write and git commit on {name}",
+            f"{name!r} is checked out in {place} and is not moved under your feet",
+            hint=f"git switch --detach there, then again; or edit, git soup lock write and git commit on {name}",
         )
     return ref, old
 
@@ -183,6 +185,10 @@ def _pin_dataset(
     _refuse_part_of_a_whole(workspace, relative)
     found = workspace.data_digests(path)
     changes = _dataset_changes(workspace, snapshot, path, relative, found.md5, found.size)
+    if workspace.data_digests(path) != found:
+        raise FatalError(
+            f"{relative} was written to while it was read", hint="let it be finished, then again"
+        )
     return PinnedData(relative, found.sha256, found.md5, changes)
 
 
@@ -232,12 +238,22 @@ def _dataset_changes(
 def _blobs(
     workspace: Workspace, snapshot: Snapshot, path: Path, relative: str
 ) -> dict[str, str | None]:
+    gone = _held_otherwise(snapshot, relative)
     if path.is_file():
-        return {relative: workspace.git.write_blob_of(path)}
-    gone = {entry: None for entry in snapshot.entries if entry.startswith(f"{relative}/")}
+        return gone | {relative: workspace.git.write_blob_of(path)}
     return gone | {
         f"{relative}/{file.relative_to(path).as_posix()}": workspace.git.write_blob_of(file)
         for file in walk(path)
+    }
+
+
+def _held_otherwise(snapshot: Snapshot, relative: str) -> dict[str, str | None]:
+    """What the start has at this path, file or folder, git's or DVC's: removed, so that one owns it."""
+    pointer = f"{relative}{POINTER_SUFFIX}"
+    return {
+        entry: None
+        for entry in snapshot.entries
+        if entry in {relative, pointer} or entry.startswith(f"{relative}/")
     }
 
 
@@ -257,7 +273,7 @@ def _to_cache(
         gap = "" if not lines or lines.endswith("\n") else "\n"
         lines += f"{gap}/{name}\n"
     git = workspace.git
-    return {
+    return _held_otherwise(snapshot, relative) | {
         f"{relative}{POINTER_SUFFIX}": git.write_blob(text.encode()),
         ignore: git.write_blob(lines.encode("utf-8", "surrogateescape")),
     }
@@ -276,7 +292,7 @@ def _message(name: str, lock: Lock) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return printable(" ".join(text.split()))
 
 
 # -- as git does them -------------------------------------------------------------------------
@@ -285,16 +301,25 @@ def _one_line(text: str) -> str:
 def delete(workspace: Workspace, name: str, *, force: bool) -> None:
     """`git branch -d`: refuses a branch that is not merged, unless forced."""
     _require(workspace, name)
-    say(workspace.git.text("branch", "-D" if force else "-d", "--", name))
+    hint = f"git soup branch -d --force {name} deletes it all the same; its reflog goes with it"
+    if workspace.git.checked_out().get(name) is not None:
+        hint = "git switch to another branch there, then again"
+    done = workspace.git.run_with_patience(
+        "branch", "--quiet", "-D" if force else "-d", "--", name, hint=hint
+    )
+    say(done.stdout.decode(errors="replace").strip() or f"deleted branch {name}")
 
 
 def rename(workspace: Workspace, old: str, new: str, *, force: bool) -> None:
     """`git branch -m`."""
     _require(workspace, old)
     check_name(new)
-    workspace.git.run("branch", "-M" if force else "-m", "--", old, new)
+    hint = f"git soup branch -m --force {old} {new} replaces {new}"
+    workspace.git.run_with_patience("branch", "-M" if force else "-m", "--", old, new, hint=hint)
+    say(f"renamed branch {old} to {new}")
 
 
 def _require(workspace: Workspace, name: str) -> None:
-    if workspace.git.resolve(f"refs/heads/{name}") is None:
+    ref = f"refs/heads/{name}"
+    if ref not in workspace.git.refs(ref):
         raise FatalError(f"there is no branch {name!r}", hint="git soup branches lists them")

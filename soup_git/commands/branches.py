@@ -19,6 +19,7 @@ from soup_git.core.trainconfig import CONFIG_FILE
 from soup_git.errors import FatalError
 from soup_git.render.report import Table, age
 from soup_git.storage.dvcrepo import POINTER_SUFFIX, parse_pointer
+from soup_git.storage.pins import pointer_pin
 from soup_git.storage.workspace import Workspace, inside_folder
 
 _FORM = "--format=%(refname:lstrip=2)%00%(objectname)%00%(tree)%00%(committerdate:unix)%00%(HEAD)"
@@ -189,7 +190,12 @@ class _TipFacts:
         if in_git is not None:
             return "" if in_git == lock.dataset_sha else f"dataset {path}"
         pointer = self._ids.get(f"{tip.commit}:{path}{POINTER_SUFFIX}")
-        if pointer is None or lock.dataset_md5 is None:
+        if pointer is None:
+            # A folder in git, a stage's output, or nothing: rare, so looked up one by one.
+            pin = pointer_pin(self._workspace, self._workspace.at(tip.commit), path)
+            holds = lock.dataset_sha == pin.digest or (pin.md5 and lock.dataset_md5 == pin.md5)
+            return "" if holds else f"dataset {path}"
+        if lock.dataset_md5 is None:
             return ""
         return "" if self._pointer_md5(pointer[0], path) == lock.dataset_md5 else f"dataset {path}"
 

@@ -45,7 +45,8 @@ def checkout(workspace: Workspace, name: str, *, force: bool) -> None:
     """Switch to branch `name` and restore what it names."""
     ref, tip = _tip(workspace, name)
     snapshot = workspace.at(tip, label=name)
-    changed = _changed_here(workspace)
+    way = _what_is_in_the_way(workspace, snapshot)
+    changed = _changed_here(workspace) - set(way.equal)
     wanted, current = _outputs_after(workspace, snapshot, set() if force else changed)
     plan = plan_restore(
         workspace,
@@ -67,7 +68,7 @@ def checkout(workspace: Workspace, name: str, *, force: bool) -> None:
         say(f"warning: taken as it is:{mismatch.line()}")
     _notes(workspace, snapshot)
     was_there = workspace.git.head_branch() == name
-    _switch(workspace, name, ref, snapshot, given_up=sorted(changed) if force else None)
+    _switch(workspace, name, ref, way, given_up=sorted(changed) if force else None)
     for path in plan.given_up:
         say(f"warning: gave up the changes in {path}")
     say(f"Already on '{name}'" if was_there else f"Switched to branch '{name}'")
@@ -379,62 +380,61 @@ def _fetch_missing(workspace: Workspace, outputs: Iterable[Output]) -> list[Mism
     return found
 
 
+@dataclass(frozen=True)
+class _InTheWay:
+    """Files where the branch has other ones (or none are tracked): what may be replaced."""
+
+    equal: list[str]
+    """Files with the branch's own bytes: no local changes, whatever git says."""
+    kept: dict[str, str]
+    """Path -> md5 of untracked files whose bytes are in the cache."""
+    untracked: list[str]
+    """Untracked files whose bytes are nowhere else."""
+
+
+def _what_is_in_the_way(workspace: Workspace, snapshot: Snapshot) -> _InTheWay:
+    staged = workspace.staged.entries
+    edited = set(workspace.git.paths("diff", "--name-only", "--"))
+    restaged = set(workspace.git.paths("diff", "--name-only", "--cached", "--"))
+    way = _InTheWay([], {}, [])
+    for path, oid in snapshot.entries.items():
+        file = workspace.root / path
+        is_new = path not in staged
+        # A staged version that is neither HEAD's nor the branch's is somebody's work.
+        is_only_edited = (
+            not is_new and path in edited and (staged[path] == oid or path not in restaged)
+        )
+        if not (is_new or is_only_edited) or not file.is_file() or _is_behind_link(file, path):
+            continue
+        if file.read_bytes() == snapshot.read(path):
+            way.equal.append(path)
+        elif is_new and workspace.object_is_sound(workspace.md5(file)):
+            way.kept[path] = workspace.md5(file)
+        elif is_new:
+            way.untracked.append(path)
+    return way
+
+
 def _switch(
-    workspace: Workspace, name: str, ref: str, snapshot: Snapshot, *, given_up: list[str] | None
+    workspace: Workspace, name: str, ref: str, way: _InTheWay, *, given_up: list[str] | None
 ) -> None:
-    """`git switch` over untracked files whose bytes are safe; `given_up` None keeps all others."""
-    equal, kept, in_the_way = _untracked_in_the_way(workspace, snapshot)
-    edited = _edited_to_match(workspace, snapshot)
+    """`git switch` over files whose bytes are safe; `given_up` None keeps all others."""
     git = workspace.git
-    git.adopt(ref, [*equal, *edited])
-    for path in kept:
+    before = git.index_of(way.equal)
+    git.adopt(ref, way.equal)
+    for path in way.kept:
         (workspace.root / path).unlink()
     remote = None if ref.startswith("refs/heads/") else ref.removeprefix("refs/remotes/")
     try:
         git.switch(name, track=remote, discard=given_up is not None)
     except FatalError:
-        git.forget(equal)
-        git.stage_blobs(edited)
-        for path, md5 in kept.items():
+        git.set_index(way.equal, before)
+        for path, md5 in way.kept.items():
             workspace.dvc.restore_file(md5, workspace.root / path)
         raise
-    git.match_modes(equal)
-    for path in [*(given_up or ()), *(in_the_way if given_up is not None else ())]:
+    git.match_modes(way.equal)
+    for path in [] if given_up is None else [*given_up, *way.untracked]:
         say(f"warning: gave up the changes in {path}")
-
-
-def _untracked_in_the_way(
-    workspace: Workspace, snapshot: Snapshot
-) -> tuple[list[str], dict[str, str], list[str]]:
-    """Untracked files where the branch has one: equal ones, path -> md5 of cached ones, others."""
-    equal, kept, others = [], {}, []
-    for path in snapshot.entries:
-        file = workspace.root / path
-        if path in workspace.staged.entries or not file.is_file() or _is_behind_link(file, path):
-            continue
-        if file.read_bytes() == snapshot.read(path):
-            equal.append(path)
-        elif workspace.object_is_sound(workspace.md5(file)):
-            kept[path] = workspace.md5(file)
-        else:
-            others.append(path)
-    return equal, kept, others
-
-
-def _edited_to_match(workspace: Workspace, snapshot: Snapshot) -> dict[str, str | None]:
-    """Tracked files whose edits are what the branch holds; path -> the blob staged now.
-
-    `git soup branch` pins the work tree as it is, so the edits it pinned are there already.
-    """
-    staged = workspace.staged.entries
-    moved = [p for p, oid in snapshot.entries.items() if p in staged and staged[p] != oid]
-    return {
-        path: staged[path]
-        for path in moved
-        if not _is_behind_link(workspace.root / path, path)
-        and (workspace.root / path).is_file()
-        and (workspace.root / path).read_bytes() == snapshot.read(path)
-    }
 
 
 def _is_behind_link(file: Path, path: str) -> bool:

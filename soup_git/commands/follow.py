@@ -19,7 +19,7 @@ def follow_move(old: str, new: str) -> int:
         return 0
     # A new work tree or clone comes from nowhere; a first merge has no ORIG_HEAD.
     before = git.resolve(old)
-    if before and not git.lines("diff", "--name-only", before, new, "--", "*.dvc", "dvc.lock"):
+    if before and not git.paths("diff", "--name-only", before, new, "--", "*.dvc", "dvc.lock"):
         return 0
     from soup_git.commands.checkout import follow
     from soup_git.render.report import say

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from soup_git.core.text import shortened
 from soup_git.core.trainconfig import CONFIG_FILE, ConfigPins, parse_config_pins
 from soup_git.errors import ExitCode, FatalError
 from soup_git.render.report import Table, say
+from soup_git.storage.dvcrepo import POINTER_SUFFIX
 from soup_git.storage.environment import can_train, env_hash, environment
 from soup_git.storage.files import write_atomically
 from soup_git.storage.pins import (
@@ -303,10 +305,10 @@ def check_pins(
     )
     actual_env = overrides.env_hash or env_hash(environment(workspace.facts))
     found = {"base_model": base, "dataset": data, "env": Pin(actual_env), "config": config}
-    return [_compare(pin, lock, found[pin], counts_env=counts_env) for pin in PINS]
+    return [_compare(pin, lock, found[pin], snapshot, counts_env=counts_env) for pin in PINS]
 
 
-def _compare(name: str, lock: Lock, pin: Pin, *, counts_env: bool) -> PinCheck:
+def _compare(name: str, lock: Lock, pin: Pin, snapshot: Snapshot, *, counts_env: bool) -> PinCheck:
     locked = lock.pin(name)
     tagged = f"sha256:{locked}" if locked else None
     actual = f"sha256:{pin.digest}" if pin.digest else None
@@ -323,13 +325,25 @@ def _compare(name: str, lock: Lock, pin: Pin, *, counts_env: bool) -> PinCheck:
         tagged, actual = f"md5:{lock.dataset_md5}", f"md5:{pin.md5}"
     if name == "env" and not counts_env:
         return PinCheck(name, "differs", tagged, actual, None, "environments may differ")
-    return PinCheck(name, "drifted", tagged, actual, pin.source, pin.why, _accept(name, pin))
+    accept = _accept(name, _way_back(snapshot, lock, name, pin))
+    return PinCheck(name, "drifted", tagged, actual, pin.source, pin.why, accept)
 
 
-def _accept(name: str, pin: Pin) -> str:
+def _accept(name: str, back: str) -> str:
     if name == "env":
         return "git soup env check lists the packages; git soup lock write to accept"
-    back = (
-        f", git checkout -- {pin.source} to go back" if pin.source and name != "base_model" else ""
+    return "git soup lock write to accept" + (f", {back} to go back" if back else "")
+
+
+def _way_back(snapshot: Snapshot, lock: Lock, name: str, pin: Pin) -> str:
+    """The command that brings the pinned input back, where there is one."""
+    path = pin.source
+    if name in {"base_model", "env"} or path is None:
+        return ""
+    output = snapshot.outputs.get(path.removesuffix(POINTER_SUFFIX))
+    if output is None:
+        return f"git checkout -- {shlex.quote(path)}"
+    steps = (
+        [] if output.md5 == lock.dataset_md5 else [f"git checkout -- {shlex.quote(output.source)}"]
     )
-    return f"git soup lock write to accept{back}"
+    return " && ".join([*steps, f"rm -rf {shlex.quote(output.path)}", "git soup checkout"])

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from soup_git.core.adapter import parse_adapter_config
 from soup_git.core.lock import LOCK, parse_lock
-from soup_git.core.manifest import CONFIG, MANIFEST, make_manifest, parse_manifest
+from soup_git.core.manifest import CONFIG, MANIFEST, WEIGHTS, make_manifest, parse_manifest
 from soup_git.core.trainconfig import CONFIG_FILE
 from soup_git.errors import DriftError, ExitCode, FatalError
 from soup_git.storage.gitrepo import GitRepo
 
 if TYPE_CHECKING:
+    from soup_git.commands.lock import PinCheck
     from soup_git.storage.workspace import Workspace
+
+
+# Each of them says something about the same weights: one that changes alone is a mistake.
+_OF_ADAPTER = {MANIFEST, CONFIG, f"{WEIGHTS}.dvc"}
 
 
 def check_staged() -> int:
@@ -21,15 +28,17 @@ def check_staged() -> int:
     git = GitRepo.discover(Path.cwd())
     if not (git.root / ".dvc" / "config").is_file():
         return ExitCode.OK
-    staged = git.lines("diff", "--cached", "--name-only", "--diff-filter=d", "--")
-    manifests = [path for path in staged if path.rpartition("/")[2] == MANIFEST]
-    if not manifests and not _touches_lock(git, staged):
+    staged = git.paths("diff", "--cached", "--name-only", "--no-renames", "--")
+    adapters = sorted({p.rpartition("/")[0] for p in staged if p.rpartition("/")[2] in _OF_ADAPTER})
+    if not adapters and not _touches_lock(git, staged):
         return ExitCode.OK
-    from soup_git.storage.workspace import Workspace
+    from soup_git.storage.workspace import Workspace, inside_folder
 
     workspace = Workspace(git)
-    for path in manifests:
-        _check_adapter(workspace, path)
+    for folder in adapters:
+        path = inside_folder(folder or ".", MANIFEST)
+        if path in workspace.staged.entries:
+            _check_adapter(workspace, path)
     return _check_lock(workspace, staged)
 
 
@@ -51,14 +60,31 @@ def _check_lock(workspace: Workspace, staged: list[str]) -> int:
     if not _touches_lock(workspace.git, staged):
         return ExitCode.OK
     report, code = check(workspace, Overrides(), staged=True)
+    for pin in report.pins:
+        if pin.state in {"drifted", "differs"}:
+            say(pin.line())
     if code != ExitCode.DRIFT:
         return ExitCode.OK
-    for pin in report.pins:
-        if pin.state == "drifted":
-            say(pin.line())
     raise DriftError(
         "what is staged does not match soup.lock; nothing was committed",
-        hint="git soup lock write && git add soup.lock to accept it; git commit --no-verify to skip this",
+        hint=_how_to_agree(workspace, report.pins),
+    )
+
+
+def _how_to_agree(workspace: Workspace, pins: Sequence[PinCheck]) -> str:
+    """What to stage, where the work tree has what the lock pins; else how to accept."""
+    left = [
+        pin.source
+        for pin in pins
+        if pin.state == "drifted" and pin.actual is None and pin.source is not None
+    ]
+    here = [path for path in left if (workspace.root / path).exists()]
+    if here:
+        return (
+            f"git add {' '.join(map(shlex.quote, here))}, then commit again (large data: dvc add)"
+        )
+    return (
+        "git soup lock write && git add soup.lock to accept it; git commit --no-verify to skip this"
     )
 
 

@@ -197,10 +197,14 @@ class DvcRepo:
                 ) from None
         return config
 
+    @property
+    def configured_cache(self) -> str | None:
+        return self._config.get("cache", "dir", fallback=None)
+
     @cached_property
     def cache_dir(self) -> Path:
         """Where objects live: as configured, else the main work tree's, so that all share one."""
-        configured = self._config.get("cache", "dir", fallback=None)
+        configured = self.configured_cache
         if configured:
             # DVC reads a relative path from the folder of the file that holds it.
             return Path(os.path.normpath(self.root / ".dvc" / configured))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -69,6 +70,9 @@ class GitRepo:
         )
         if found.returncode:
             message = _text(found.stderr).strip().removeprefix("fatal: ").split("\n")[0]
+            if "dubious ownership" in message:
+                command = f"git config --global --add safe.directory {shlex.quote(str(start))}"
+                raise FatalError(message, hint=f"if you trust it: {command}")
             raise FatalError(message or "not a git repository", hint="git init, then git soup init")
         bare, inside_tree, up = [*_text(found.stdout).split("\n"), "", ""][:3]
         if bare == "true":
@@ -217,6 +221,17 @@ class GitRepo:
             )
         return oid
 
+    def checked_out(self) -> dict[str, str]:
+        """Branch -> the work tree that has it checked out, over all linked work trees."""
+        found, folder = {}, ""
+        for line in self.lines("worktree", "list", "--porcelain"):
+            key, _, value = line.partition(" ")
+            if key == "worktree":
+                folder = value
+            elif key == "branch":
+                found[value.removeprefix("refs/heads/")] = folder
+        return found
+
     def head_branch(self) -> str | None:
         """The branch HEAD is on; None when detached."""
         done = self.run("symbolic-ref", "--quiet", "--short", "HEAD", check=False)
@@ -314,7 +329,7 @@ class GitRepo:
 
     def write_blob_of(self, path: Path) -> str:
         """The blob of a file's bytes as they are, without git's own filters."""
-        return self.text("hash-object", "-w", "--no-filters", "--", str(path))
+        return self.text("hash-object", "-w", "--no-filters", "--", str(path.absolute()))
 
     def write_tree(self, base: str | None, changes: Mapping[str, str | None]) -> str:
         """A tree: `base` with path -> blob id set, and None removed. Touches no index."""
@@ -375,24 +390,31 @@ class GitRepo:
 
     def adopt(self, revision: str, paths: Sequence[str]) -> None:
         """Stage these files of a revision without looking at the work tree."""
-        if paths:
-            wanted = set(paths)
-            entries = [entry for entry in self.tree(revision) if entry.path in wanted]
-            lines = b"".join(os.fsencode(f"{e.mode} {e.oid}\t{e.path}\0") for e in entries)
-            self.run_with_patience("update-index", "--add", "-z", "--index-info", input=lines)
+        wanted = set(paths)
+        self._set_entries([entry for entry in self.tree(revision) if entry.path in wanted])
 
-    def match_modes(self, paths: Sequence[str]) -> None:
-        """Make files executable, or not, as they are staged: git's own bit of a file's mode."""
-        for entry in self.index(*(f":(literal){path}" for path in paths)) if paths else []:
-            file = self.root / entry.path
-            bits = 0o111 if entry.mode == "100755" else 0
-            file.chmod((file.stat().st_mode & 0o666) | bits)
-
-    def forget(self, paths: Sequence[str]) -> None:
-        """Take paths out of the index; the files stay."""
+    def set_index(self, paths: Sequence[str], entries: Sequence[TreeEntry]) -> None:
+        """Give `paths` the entries they had (those without one leave the index); files stay."""
         if paths:
             names = b"".join(os.fsencode(path) + b"\0" for path in paths)
             self.run_with_patience("update-index", "--force-remove", "-z", "--stdin", input=names)
+        self._set_entries(entries)
+
+    def _set_entries(self, entries: Sequence[TreeEntry]) -> None:
+        if entries:
+            lines = b"".join(os.fsencode(f"{e.mode} {e.oid}\t{e.path}\0") for e in entries)
+            self.run_with_patience("update-index", "--add", "-z", "--index-info", input=lines)
+
+    def index_of(self, paths: Sequence[str]) -> list[TreeEntry]:
+        """What is staged at exactly these paths."""
+        return self.index(*(f":(literal){path}" for path in paths)) if paths else []
+
+    def match_modes(self, paths: Sequence[str]) -> None:
+        """Make files executable, or not, as they are staged: git's own bit of a file's mode."""
+        for entry in self.index_of(paths):
+            file = self.root / entry.path
+            bits = 0o111 if entry.mode == "100755" else 0
+            file.chmod((file.stat().st_mode & 0o666) | bits)
 
     def _with_paths(self, *arguments: str, paths: Sequence[str]) -> None:
         """Run a command over paths that are names, not patterns, however many there are."""

@@ -597,3 +597,19 @@ def test_a_name_that_is_no_branch(name, pinned, soup, photo, refused):
 
 def test_the_original_name_of_force(pinned, soup):
     soup("checkout", "-f", "main")
+
+
+def test_an_edit_that_the_branch_has_too_is_no_local_change(pinned, soup, git):
+    Path("soup.yaml").write_text(POLITE_CONFIG)
+    Path(ROWS_FILE).write_text(POLITE_ROWS)
+    soup("checkout", "politer")
+    assert git("status", "--porcelain").stdout == ""
+
+
+def test_a_staged_version_under_an_equal_edit_stays(pinned, soup, git, photo, refused):
+    Path("soup.yaml").write_text("staged: only here\n")
+    git("add", "soup.yaml")
+    Path("soup.yaml").write_text(POLITE_CONFIG)
+    before = photo()
+    refused(soup("checkout", "politer", check=False), 128, "soup.yaml")
+    assert photo() == before
