@@ -72,24 +72,20 @@ def run_to_exit_code(command: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.OK
     except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-            return report_error(
-                FatalError(
-                    f"{error.filename or 'the disk'}: {os.strerror(error.errno)}; nothing was changed",
-                    hint="df -h . to see what is full, then type the command again",
-                )
-            )
-        if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
-            return report_error(
-                FatalError(
-                    f"{error.filename}: {os.strerror(error.errno)}",
-                    hint=f"ls -l {error.filename} to see who may write there",
-                )
-            )
-        return _report_bug()
+        return report_error(_from_the_system(error))
     except Exception:  # noqa: BLE001 - the edge: whatever else arrives here is our bug
         return _report_bug()
     return code
+
+
+def _from_the_system(error: OSError) -> FatalError:
+    """What the system would not do with a file: the disk's, the rights' or the name's fault."""
+    where, what = error.filename or "the disk", error.strerror or str(error)
+    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        return FatalError(
+            f"{where}: {what}", hint="df -h . to see what is full, then type the command again"
+        )
+    return FatalError(f"{where}: {what}", hint=f"ls -ld {where} tells what is there, and whose")
 
 
 def _report_bug() -> int:

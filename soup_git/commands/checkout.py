@@ -6,24 +6,25 @@ cached bytes against the digests that name them, the work tree for what would be
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from soup_git.core.digests import sha256_hex
 from soup_git.core.lock import LOCK, Lock
-from soup_git.core.manifest import MANIFEST, WEIGHTS, make_manifest
-from soup_git.core.names import check_name
+from soup_git.core.manifest import CONFIG, MANIFEST, WEIGHTS, make_manifest
+from soup_git.core.names import NAME
 from soup_git.core.text import shortened
 from soup_git.core.trainconfig import CONFIG_FILE, parse_config_pins
 from soup_git.errors import DriftError, FatalError
 from soup_git.render.report import say
-from soup_git.storage.dvcrepo import Output
+from soup_git.storage.dvcrepo import POINTER_SUFFIX, Output, walk
 from soup_git.storage.environment import env_hash, environment
 from soup_git.storage.files import target_inside, write_atomically
 from soup_git.storage.pins import base_model_pin, pointer_pin
-from soup_git.storage.workspace import Snapshot, Workspace, inside_folder
-from soup_git.storage.worktree import Plan, execute, local_changes_error, plan_restore
+from soup_git.storage.workspace import DVC_LOCK, Snapshot, Workspace, inside_folder
+from soup_git.storage.worktree import Plan, execute, keep, local_changes_error, plan_restore
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Mismatch:
     pin: str
     path: str
     what: str
+    mend: str = ""
+    """How to get the bytes again, where bytes that are not what they claim are the matter."""
 
     def line(self) -> str:
         return f"  {self.pin:<10}{self.path}   {self.what}"
@@ -40,72 +43,70 @@ class Mismatch:
 
 def checkout(workspace: Workspace, name: str, *, force: bool) -> None:
     """Switch to branch `name` and restore what it names."""
-    check_name(name)
-    tip = _tip(workspace, name)
+    ref, tip = _tip(workspace, name)
     snapshot = workspace.at(tip, label=name)
-    wanted = snapshot.outputs
-    plan = plan_restore(workspace, wanted, workspace.work_tree.outputs, force=force)
+    changed = _changed_here(workspace)
+    wanted, current = _outputs_after(workspace, snapshot, set() if force else changed)
+    plan = plan_restore(
+        workspace,
+        wanted,
+        current,
+        in_git=lambda path: _git_has(workspace, path, changed),
+        force=force,
+    )
     if plan.local_changes:
         raise local_changes_error(plan.local_changes)
-    _fetch_missing(workspace, plan.restore)
-    damaged = _object_mismatches(workspace, plan.restore)
+    keep(workspace, plan)
+    damaged = _fetch_missing(workspace, plan.restore)
+    damaged += _object_mismatches(workspace, plan.restore)
     mismatches = [*_text_mismatches(workspace, snapshot), *_tensor_mismatches(workspace, snapshot)]
     # Bytes that are not what they claim are not restored by force either.
-    blocking = damaged if force else [*mismatches, *damaged]
-    if blocking:
-        raise _refusal(name, blocking)
+    if damaged or (mismatches and not force):
+        raise _refusal(name, mismatches, damaged)
     for mismatch in mismatches:
         say(f"warning: taken as it is:{mismatch.line()}")
     _notes(workspace, snapshot)
     was_there = workspace.git.head_branch() == name
-    adopted = _adopt_equal(workspace, snapshot)
-    try:
-        _switch(workspace, name)
-    except FatalError:
-        workspace.git.stage_blobs(adopted)
-        raise
-    execute(workspace, plan)
+    _switch(workspace, name, ref, snapshot, given_up=sorted(changed) if force else None)
+    for path in plan.given_up:
+        say(f"warning: gave up the changes in {path}")
     say(f"Already on '{name}'" if was_there else f"Switched to branch '{name}'")
+    _execute(workspace, plan)
     _say_restored(plan)
 
 
 def write_config(workspace: Workspace, name: str, output: Path, *, force: bool) -> None:
     """Write the locked config of branch `name` to a file, and touch nothing else."""
-    check_name(name)
-    snapshot = workspace.at(_tip(workspace, name), label=name)
-    lock = snapshot.lock
+    snapshot = workspace.at(_tip(workspace, name)[1], label=name)
+    lock, drifted = _lock_of(snapshot)
     path = (lock.config_path if lock else None) or CONFIG_FILE
-    data = snapshot.require(path)
-    if lock is not None and not force:
-        drifted = [
-            m for m in _text_mismatches(workspace, snapshot) if m.pin in {"config", "dataset"}
-        ]
-        if drifted:
-            raise _refusal(name, drifted)
-    write_atomically(output, data)
+    if lock is not None:
+        drifted = _lock_mismatches(workspace, snapshot, lock)
+    if drifted and not force:
+        raise _refusal(name, drifted, [])
+    write_atomically(output, snapshot.require(path))
     say(f"wrote {output}: {path} as {name} pins it")
 
 
 def repair(workspace: Workspace, *, force: bool) -> None:
     """Bare `git soup checkout`: make the work tree hold what HEAD names."""
     git = workspace.git
-    head = workspace.at("HEAD")
-    deleted = [
-        path
-        for path in git.lines("ls-files", "--deleted")
-        if path in head.entries and _is_ours(path, head)
-    ]
-    if deleted:
-        git.run_with_patience("checkout", "HEAD", "--", *deleted)
+    deleted = [path for path in git.paths("ls-files", "--deleted") if _is_ours(workspace, path)]
+    git.restore(deleted)
     # A pointer with changes of the user's (a stash, a cherry-pick) names what they want.
     plan = plan_restore(workspace, workspace.work_tree.outputs, {}, force=force)
     if plan.local_changes:
         raise local_changes_error(plan.local_changes)
-    _fetch_missing(workspace, plan.restore)
-    damaged = _object_mismatches(workspace, plan.restore)
+    keep(workspace, plan)
+    damaged = _fetch_missing(workspace, plan.restore)
+    damaged += _object_mismatches(workspace, plan.restore)
     if damaged:
-        raise _refusal("HEAD", damaged)
-    execute(workspace, plan)
+        raise _refusal("", [], damaged)
+    for path in plan.given_up:
+        say(f"warning: gave up the changes in {path}")
+    _execute(workspace, plan)
+    for path in deleted:
+        say(f"  restored {path}")
     _say_restored(plan)
     if not plan.restore and not deleted:
         say("nothing to repair: the work tree holds what HEAD names")
@@ -114,12 +115,18 @@ def repair(workspace: Workspace, *, force: bool) -> None:
 def follow(workspace: Workspace, old: str | None, new: str) -> None:
     """After git itself moved HEAD (a hook): bring along what DVC holds, where that is safe."""
     before = workspace.at(old).outputs if old else {}
-    after = workspace.at(new).outputs
+    snapshot = workspace.at(new)
+    after = snapshot.outputs
     changed = {p: o for p, o in after.items() if before.get(p) != o}
-    gone = {p: o for p, o in before.items() if p not in after}
-    plan = plan_restore(workspace, changed, gone)
-    here = [o for o in plan.restore if workspace.object_is_sound(o.md5)]
-    execute(workspace, Plan(tuple(here), plan.remove, plan.unchanged, ()))
+    moved = {
+        p: o
+        for p, o in before.items()
+        if p in changed or (p not in after and not _is_in(p, snapshot.entries))
+    }
+    plan = plan_restore(workspace, changed, moved)
+    keep(workspace, plan)
+    here = tuple(o for o in plan.restore if workspace.object_is_sound(o.md5))
+    execute(workspace, replace(plan, restore=here))
     away = len(plan.restore) - len(here)
     if away:
         say(f"note: {away} objects are not in the DVC cache; git soup checkout fetches them")
@@ -127,43 +134,92 @@ def follow(workspace: Workspace, old: str | None, new: str) -> None:
         say(f"note: {path} has changes of yours and was left as it is; git soup status")
 
 
-def _tip(workspace: Workspace, name: str) -> str:
+def _tip(workspace: Workspace, name: str) -> tuple[str, str]:
+    """(full ref, commit) of the branch called `name`: a local one, else the one remote's."""
     git = workspace.git
-    local = git.resolve(f"refs/heads/{name}")
-    if local is not None:
-        return local
-    remote = list(git.refs(f"refs/remotes/*/{name}"))
+    local = f"refs/heads/{name}"
+    found = git.refs(local).get(local)
+    if found is not None:
+        return local, found
+    remote = git.refs(f"refs/remotes/*/{name}") if NAME.fullmatch(name) else {}
     if len(remote) == 1:
-        return git.commit(remote[0])
+        ref = next(iter(remote))
+        return ref, git.commit(ref)
     if remote:
+        ref = next(iter(remote)).removeprefix("refs/remotes/")
         raise FatalError(
             f"no branch {name!r} here, and {len(remote)} remotes have one",
-            hint=f"git switch --track {remote[0].removeprefix('refs/remotes/')}",
+            hint=f"git switch --track {ref}",
         )
     raise FatalError(f"there is no branch {name!r}", hint="git soup branches lists them")
 
 
-def _switch(workspace: Workspace, name: str) -> None:
-    git = workspace.git
-    if git.resolve(f"refs/heads/{name}") is not None:
-        git.switch(name)
-    else:
-        remote = next(iter(git.refs(f"refs/remotes/*/{name}")))
-        git.run("switch", "--quiet", "--track", "-c", name, remote.removeprefix("refs/remotes/"))
+# -- what is here now -----------------------------------------------------------------------
+
+
+def _changed_here(workspace: Workspace) -> set[str]:
+    """Tracked files with changes, staged or not: what git carries to another branch."""
+    if workspace.git.resolve("HEAD") is None:
+        return set(workspace.staged.entries)
+    return set(workspace.git.paths("diff", "--name-only", "HEAD", "--"))
+
+
+def _outputs_after(
+    workspace: Workspace, snapshot: Snapshot, carried: set[str]
+) -> tuple[dict[str, Output], dict[str, Output]]:
+    """What the pointers will name after the switch, and what they name now.
+
+    A pointer with changes keeps them over a switch, or git refuses to switch: either way
+    the weights that belong to it are the ones it names now. What git itself will hold
+    at the branch is no output, whatever held it before.
+    """
+    here = workspace.work_tree.outputs
+    wanted = {p: o for p, o in snapshot.outputs.items() if o.source not in carried}
+    wanted |= {p: o for p, o in here.items() if o.source in carried}
+    current = {p: o for p, o in here.items() if not _is_in(p, snapshot.entries)}
+    return wanted, current
+
+
+def _is_in(path: str, entries: Mapping[str, str]) -> bool:
+    return path in entries or any(entry.startswith(f"{path}/") for entry in entries)
+
+
+def _git_has(workspace: Workspace, path: str, changed: set[str]) -> bool:
+    """Whether git has the bytes that lie at `path` now, so that replacing them loses nothing."""
+    entries = workspace.staged.entries
+    target = target_inside(workspace.root, path)
+    if not target.is_dir():
+        return path in entries and path not in changed
+    names = [file.relative_to(workspace.root).as_posix() for file in walk(target)]
+    return bool(names) and all(name in entries and name not in changed for name in names)
 
 
 # -- verifying ------------------------------------------------------------------------------
 
 
+def _lock_of(snapshot: Snapshot) -> tuple[Lock | None, list[Mismatch]]:
+    """The lock, None where there is none; one that contradicts itself is a mismatch of its own."""
+    try:
+        return snapshot.lock, []
+    except FatalError as error:
+        return None, [Mismatch("lock", LOCK, str(error))]
+
+
 def _text_mismatches(workspace: Workspace, snapshot: Snapshot) -> list[Mismatch]:
     """The tip against its own lock, and its manifests against its configs: no weights read."""
-    found = []
-    lock = snapshot.lock
+    lock, found = _lock_of(snapshot)
     if lock is not None:
         found += _lock_mismatches(workspace, snapshot, lock)
+        found += _base_mismatches(workspace, snapshot, lock)
     for folder in snapshot.adapters:
+        found += _adapter_mismatches(snapshot, folder)
+    return found
+
+
+def _adapter_mismatches(snapshot: Snapshot, folder: str) -> list[Mismatch]:
+    path = inside_folder(folder, MANIFEST)
+    try:
         manifest, config = snapshot.manifest(folder), snapshot.config(folder)
-        path = inside_folder(folder, MANIFEST)
         expected = make_manifest(
             config,
             manifest.tensors,
@@ -171,22 +227,32 @@ def _text_mismatches(workspace: Workspace, snapshot: Snapshot) -> list[Mismatch]
             weights_size=manifest.weights_size,
             recipe=manifest.recipe,
         )
-        if expected != manifest:
-            found.append(
-                Mismatch("adapter", path, "its header is not what adapter_config.json gives")
-            )
-        pointer = snapshot.weights(folder)
-        if pointer is None:
-            found.append(Mismatch("adapter", folder, "no pointer names its weights"))
-        elif pointer.md5 != manifest.weights_md5:
-            found.append(
-                Mismatch(
-                    "adapter",
-                    path,
-                    f"md5:{manifest.weights_md5} in the manifest, md5:{pointer.md5} in {pointer.source}",
-                )
-            )
+    except FatalError as error:
+        return [Mismatch("adapter", path, str(error))]
+    found = []
+    if expected != manifest:
+        found.append(Mismatch("adapter", path, f"its header is not what {CONFIG} gives"))
+    pointer = snapshot.weights(folder)
+    if pointer is None:
+        found.append(Mismatch("adapter", folder, "no pointer names its weights"))
+    elif pointer.md5 != manifest.weights_md5:
+        what = f"md5:{manifest.weights_md5} in the manifest, md5:{pointer.md5} in {pointer.source}"
+        found.append(Mismatch("adapter", path, what))
     return found
+
+
+def _base_mismatches(workspace: Workspace, snapshot: Snapshot, lock: Lock) -> list[Mismatch]:
+    """The base model as it is here; one that is elsewhere cannot be compared."""
+    config = lock.config_path or CONFIG_FILE
+    try:
+        names = parse_config_pins(snapshot.read(config) or b"", snapshot.where(config))
+    except FatalError as error:
+        return [Mismatch("config", config, str(error))]
+    base = base_model_pin(workspace, lock.base_model, network=False, revision=names.revision)
+    if lock.base_model_sha is None or base.digest in {None, lock.base_model_sha}:
+        return []
+    what = _pinned_but(lock.base_model_sha, base.digest, "here")
+    return [Mismatch("base_model", str(lock.base_model), what)]
 
 
 def _lock_mismatches(workspace: Workspace, snapshot: Snapshot, lock: Lock) -> list[Mismatch]:
@@ -210,22 +276,34 @@ def _lock_mismatches(workspace: Workspace, snapshot: Snapshot, lock: Lock) -> li
     return found
 
 
-def _pinned_but(pinned: str, actual: str | None) -> str:
-    now = f"{shortened(f'sha256:{actual}')} at the tip" if actual else "missing at the tip"
+def _pinned_but(pinned: str, actual: str | None, where: str = "at the tip") -> str:
+    now = f"{shortened(f'sha256:{actual}')} {where}" if actual else f"missing {where}"
     return f"{shortened(f'sha256:{pinned}')} pinned, {now}"
 
 
 def _object_mismatches(workspace: Workspace, outputs: Iterable[Output]) -> list[Mismatch]:
     """What is to be restored against the digests that name it."""
-    checked = ((output, _object_mismatch(workspace, output)) for output in outputs)
-    return [Mismatch(_kind(output.path), output.path, wrong) for output, wrong in checked if wrong]
+    found = []
+    for output in outputs:
+        for md5 in workspace.damaged_objects(output.md5):
+            place = workspace.dvc.object_path(md5)
+            what = f"md5:{md5} pinned, other bytes in the DVC cache"
+            mend = f"rm {shlex.quote(str(place))}"
+            found.append(Mismatch(_kind(output.path), output.path, what, mend))
+        if not workspace.dvc.has(output.md5):
+            what = f"md5:{output.md5} is not in the DVC cache, nor in a remote"
+            found.append(Mismatch(_kind(output.path), output.path, what))
+    return found
 
 
 def _tensor_mismatches(workspace: Workspace, snapshot: Snapshot) -> list[Mismatch]:
     """Each manifest's tensor lines against the weights it names, where these are here."""
     found = []
     for folder in snapshot.adapters:
-        manifest = snapshot.manifest(folder)
+        try:
+            manifest = snapshot.manifest(folder)
+        except FatalError:
+            continue  # already a mismatch of its text
         weights = workspace.local_weights(manifest.weights_md5, folder)
         if (
             weights is not None
@@ -237,50 +315,40 @@ def _tensor_mismatches(workspace: Workspace, snapshot: Snapshot) -> list[Mismatc
     return found
 
 
-def _object_mismatch(workspace: Workspace, output: Output) -> str | None:
-    if not workspace.dvc.has(output.md5):
-        return f"md5:{output.md5} is neither in the DVC cache nor in a remote"
-    if not workspace.object_is_sound(output.md5):
-        return f"md5:{output.md5} pinned, other bytes in the DVC cache"
-    return None
-
-
 def _kind(path: str) -> str:
     return "adapter" if path == WEIGHTS or path.endswith(f"/{WEIGHTS}") else "dataset"
 
 
-def _refusal(name: str, mismatches: Sequence[Mismatch]) -> DriftError:
-    lines = "".join(f"\n{m.line()}" for m in mismatches)
-    if any("in the DVC cache" in m.what for m in mismatches):
-        hint = "dvc fetch, or git soup fsck to see every object that is damaged or gone"
+def _refusal(name: str, mismatches: Sequence[Mismatch], damaged: Sequence[Mismatch]) -> DriftError:
+    """`damaged` are bytes that are gone or not their own; no branch and no option mends these."""
+    lines = "".join(f"\n{m.line()}" for m in [*mismatches, *damaged])
+    again = f"git soup checkout {name}".rstrip()
+    if damaged:
+        mend = next((m.mend for m in damaged if m.mend), "")
+        if mend:
+            hint = f"{mend}, then {again} fetches it from the DVC remote; git soup fsck lists all damage"
+        else:
+            hint = f"dvc push in the clone that has it, or copy its .dvc/cache here; then {again}"
     else:
         hint = f"git log -p {name} -- {mismatches[0].path} tells who changed it;"
         hint += f" git soup checkout --force {name} takes it as it is"
-    return DriftError(f"{name} does not match its lock{lines}", hint=hint)
+    what = (
+        f"{name} does not match its lock"
+        if mismatches
+        else f"what {name or 'HEAD'} names is not here, or is damaged"
+    )
+    return DriftError(f"{what}; nothing was changed{lines}", hint=hint)
 
 
 def _notes(workspace: Workspace, snapshot: Snapshot) -> None:
     """What may differ for healthy reasons, or is recorded late: said, never a refusal."""
-    lock = snapshot.lock
+    lock, broken = _lock_of(snapshot)
     if lock is None:
-        say(f"note: {snapshot.label} has no {LOCK}; nothing pins its config and data")
+        if not broken:
+            say(f"note: {snapshot.label} has no {LOCK}; nothing pins its config and data")
         return
     if lock.env_hash is not None and lock.env_hash != env_hash(environment(workspace.facts)):
         say("note: the environment is not the locked one; git soup env check lists the packages")
-    config = snapshot.read(lock.config_path or CONFIG_FILE) or b""
-    revision = parse_config_pins(config, snapshot.where(CONFIG_FILE)).revision
-    base = base_model_pin(workspace, lock.base_model, network=False, revision=revision)
-    if lock.base_model_sha is not None and base.digest not in {None, lock.base_model_sha}:
-        raise _refusal(
-            str(snapshot.label),
-            [
-                Mismatch(
-                    "base_model",
-                    str(lock.base_model),
-                    _pinned_but(lock.base_model_sha, base.digest),
-                )
-            ],
-        )
     for folder, md5 in sorted(lock.adapters.items()):
         output = snapshot.weights(folder)
         if output is None or output.md5 != md5:
@@ -290,39 +358,110 @@ def _notes(workspace: Workspace, snapshot: Snapshot) -> None:
 # -- the work tree --------------------------------------------------------------------------
 
 
-def _fetch_missing(workspace: Workspace, outputs: Iterable[Output]) -> None:
-    missing = [output for output in outputs if not workspace.dvc.has(output.md5)]
-    if missing and workspace.dvc.default_remote:
-        say(f"fetching {len(missing)} objects from the DVC remote {workspace.dvc.default_remote}")
-        try:
-            workspace.dvc.fetch(missing)
-        except FatalError as error:
-            # What is still missing afterwards is named with its path, which says more.
-            say(f"warning: {error}")
+def _fetch_missing(workspace: Workspace, outputs: Iterable[Output]) -> list[Mismatch]:
+    """Get what the cache lacks; bytes that are not what their digest says are dropped again."""
+    dvc = workspace.dvc
+    missing = [output for output in outputs if not dvc.has(output.md5)]
+    if not missing or not dvc.default_remote:
+        return []
+    say(f"fetching {len(missing)} objects from the DVC remote {dvc.default_remote}")
+    try:
+        dvc.fetch(missing)
+    except FatalError as error:
+        # What is still missing afterwards is named with its path, which says more.
+        say(f"warning: {error}")
+    found = []
+    for output in missing:
+        for md5 in workspace.damaged_objects(output.md5):
+            dvc.object_path(md5).unlink()
+            what = f"md5:{md5} pinned, other bytes in the DVC remote {dvc.default_remote}"
+            found.append(Mismatch(_kind(output.path), output.path, what))
+    return found
 
 
-def _adopt_equal(workspace: Workspace, snapshot: Snapshot) -> dict[str, str | None]:
-    """Stage files that already hold the branch's bytes, so that git does not refuse over them.
+def _switch(
+    workspace: Workspace, name: str, ref: str, snapshot: Snapshot, *, given_up: list[str] | None
+) -> None:
+    """`git switch` over untracked files whose bytes are safe; `given_up` None keeps all others."""
+    equal, kept, in_the_way = _untracked_in_the_way(workspace, snapshot)
+    edited = _edited_to_match(workspace, snapshot)
+    git = workspace.git
+    git.adopt(ref, [*equal, *edited])
+    for path in kept:
+        (workspace.root / path).unlink()
+    remote = None if ref.startswith("refs/heads/") else ref.removeprefix("refs/remotes/")
+    try:
+        git.switch(name, track=remote, discard=given_up is not None)
+    except FatalError:
+        git.forget(equal)
+        git.stage_blobs(edited)
+        for path, md5 in kept.items():
+            workspace.dvc.restore_file(md5, workspace.root / path)
+        raise
+    git.match_modes(equal)
+    for path in [*(given_up or ()), *(in_the_way if given_up is not None else ())]:
+        say(f"warning: gave up the changes in {path}")
 
-    Returns path -> the blob that was staged there before, None where none was.
+
+def _untracked_in_the_way(
+    workspace: Workspace, snapshot: Snapshot
+) -> tuple[list[str], dict[str, str], list[str]]:
+    """Untracked files where the branch has one: equal ones, path -> md5 of cached ones, others."""
+    equal, kept, others = [], {}, []
+    for path in snapshot.entries:
+        file = workspace.root / path
+        if path in workspace.staged.entries or not file.is_file() or _is_behind_link(file, path):
+            continue
+        if file.read_bytes() == snapshot.read(path):
+            equal.append(path)
+        elif workspace.object_is_sound(workspace.md5(file)):
+            kept[path] = workspace.md5(file)
+        else:
+            others.append(path)
+    return equal, kept, others
+
+
+def _edited_to_match(workspace: Workspace, snapshot: Snapshot) -> dict[str, str | None]:
+    """Tracked files whose edits are what the branch holds; path -> the blob staged now.
+
+    `git soup branch` pins the work tree as it is, so the edits it pinned are there already.
     """
     staged = workspace.staged.entries
-    differing = [p for p, oid in snapshot.entries.items() if staged.get(p) != oid]
-    equal = [
-        path
-        for path in differing
-        if (file := target_inside(workspace.root, path)).is_file()
-        and file.read_bytes() == snapshot.read(path)
-    ]
-    workspace.git.stage_blobs({path: snapshot.entries[path] for path in equal})
-    return {path: staged.get(path) for path in equal}
-
-
-def _is_ours(path: str, head: Snapshot) -> bool:
-    sources = {output.source for output in head.outputs.values()}
-    return path in sources or path.rpartition("/")[0] in {
-        f if f != "." else "" for f in head.adapters
+    moved = [p for p, oid in snapshot.entries.items() if p in staged and staged[p] != oid]
+    return {
+        path: staged[path]
+        for path in moved
+        if not _is_behind_link(workspace.root / path, path)
+        and (workspace.root / path).is_file()
+        and (workspace.root / path).read_bytes() == snapshot.read(path)
     }
+
+
+def _is_behind_link(file: Path, path: str) -> bool:
+    return any(place.is_symlink() for place in [file, *list(file.parents)[: path.count("/")]])
+
+
+def _execute(workspace: Workspace, plan: Plan) -> None:
+    try:
+        execute(workspace, plan)
+    except OSError as error:
+        raise FatalError(
+            f"not all data and weights could be restored: {error.filename}: {error.strerror}",
+            hint="git soup checkout brings back the rest, once this is mended",
+        ) from None
+
+
+def _is_ours(workspace: Workspace, path: str) -> bool:
+    """Whether a tracked file is part of what git-soup versions: adapters, pins, pointers."""
+    staged = workspace.staged
+    folder = path.rpartition("/")[0] or "."
+    if path in {LOCK, CONFIG_FILE, DVC_LOCK} or path.endswith(POINTER_SUFFIX):
+        return True
+    if folder in staged.adapters or path.rpartition("/")[2] == ".gitignore":
+        return True
+    lock = _lock_of(staged)[0]
+    pinned = [] if lock is None else [lock.config_path, lock.dataset_path]
+    return any(p is not None and (path == p or path.startswith(f"{p}/")) for p in pinned)
 
 
 def _say_restored(plan: Plan) -> None:

@@ -17,6 +17,8 @@ _FICLONE = 0x40049409  # linux/fs.h: share the extents of another file (btrfs, x
 
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     """Write beside, fsync, rename over."""
+    if path.is_dir():
+        raise FatalError(f"{path} is a folder", hint=f"name a file, as in {path / 'FILE'}")
     with beside(path, mode=mode) as temporary:
         temporary.write_bytes(data)
 

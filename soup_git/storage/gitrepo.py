@@ -11,6 +11,7 @@ import atexit
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -23,12 +24,17 @@ from soup_git.errors import FatalError
 
 OLDEST_GIT = (2, 38)  # merge-tree --write-tree, which dry runs of a merge stand on
 _LOCK_PATIENCE_SECONDS = 10.0
-_PATHS_PER_CALL = 500
 # A training that took hours must not fail at its end because nobody told git a name.
 _NO_IDENTITY = {
     "GIT_AUTHOR_NAME": "git-soup", "GIT_AUTHOR_EMAIL": "git-soup@localhost",
     "GIT_COMMITTER_NAME": "git-soup", "GIT_COMMITTER_EMAIL": "git-soup@localhost",
 }  # fmt: skip
+# A lock file that another git holds; one that cannot be made for another reason (a full
+# disk, a folder without permission) is not busy and will not become free.
+_BUSY = re.compile(
+    r"Unable to create '(?P<path>[^']+\.lock)': File exists"
+    r"|could not lock config file (?P<config>[^:\n]+): File exists"
+)
 
 
 @dataclass(frozen=True)
@@ -99,19 +105,33 @@ class GitRepo:
         out = self.text(*arguments)
         return out.split("\n") if out else []
 
+    def paths(self, *arguments: str) -> list[str]:
+        """What a git command with `-z` names; without it git quotes names that are not ASCII."""
+        return _text(self.run(*_with_z(arguments)).stdout).split("\0")[:-1]
+
     def _failure(
-        self, arguments: Sequence[str], done: subprocess.CompletedProcess[bytes]
+        self,
+        arguments: Sequence[str],
+        done: subprocess.CompletedProcess[bytes],
+        hint: str = "git status",
     ) -> FatalError:
         said = _text(done.stderr).strip().replace("\t", "  ")
-        if done.returncode < 0:
-            said = f"git {arguments[0]} was ended by signal {-done.returncode}. {said}"
-        lock = re.search(r"Unable to create '(?P<path>[^']+\.lock)'", said)
+        lock = _BUSY.search(said)
         if lock:
-            return _left_lock(Path(lock["path"]))
-        clean = said.removeprefix("fatal: ").removeprefix("error: ")
+            named = lock["path"] or f"{self.root / lock['config']}.lock"
+            return _left_lock(Path(named))
+        # git's own advice is about git's own commands; ours follows.
+        lines = [line for line in said.split("\n") if not line.startswith("hint:")]
+        clean = "\n".join(lines).strip().removeprefix("fatal: ").removeprefix("error: ")
+        if done.returncode < 0:
+            clean = f"git {arguments[0]} was ended by signal {-done.returncode}. {clean}".strip()
+        if "No space left on device" in clean or -done.returncode == signal.SIGXFSZ:
+            hint = "df -h . to see what is full, then type the command again"
+        if "empty ident name" in clean or "tell me who you are" in clean:
+            clean = "git does not know who you are, and a commit names its author"
+            hint = "git config --global user.name NAME, and user.email ADDRESS; then again"
         return FatalError(
-            clean or f"git {' '.join(arguments[:2])} failed with {done.returncode}",
-            hint="git status",
+            clean or f"git {' '.join(arguments[:2])} failed with {done.returncode}", hint=hint
         )
 
     def run_with_patience(
@@ -119,6 +139,7 @@ class GitRepo:
         *arguments: str,
         input: bytes | None = None,
         env: Mapping[str, str] | None = None,
+        hint: str = "git status",
     ) -> subprocess.CompletedProcess[bytes]:
         """Run git; wait while another git holds the lock it needs, then name the lock."""
         deadline = time.monotonic() + _LOCK_PATIENCE_SECONDS
@@ -127,9 +148,9 @@ class GitRepo:
             done = self.run(*arguments, input=input, check=False, env=env)
             if not done.returncode:
                 return done
-            busy = b".lock'" in done.stderr and b"File exists" in done.stderr
+            busy = _BUSY.search(_text(done.stderr))
             if not busy or time.monotonic() > deadline:
-                raise self._failure(arguments, done)
+                raise self._failure(arguments, done, hint)
             time.sleep(pause)
             pause = min(pause * 2, 0.25)
 
@@ -334,8 +355,7 @@ class GitRepo:
 
     def stage(self, *paths: str) -> None:
         """`git add` exactly these paths, whatever an ignore file says of them."""
-        for at in range(0, len(paths), _PATHS_PER_CALL):
-            self.run_with_patience("add", "--force", "--", *paths[at : at + _PATHS_PER_CALL])
+        self._with_paths("add", "--force", paths=paths)
 
     def stage_blobs(
         self, changes: Mapping[str, str | None], env: Mapping[str, str] | None = None
@@ -348,9 +368,51 @@ class GitRepo:
         if lines:
             self.run_with_patience("update-index", "-z", "--index-info", input=lines, env=env)
 
-    def switch(self, branch: str) -> None:
-        """`git switch`; refuses, changing nothing, when local changes would be overwritten."""
-        self.run_with_patience("switch", "--quiet", "--no-guess", branch)
+    def restore(self, paths: Sequence[str]) -> None:
+        """Write these files anew as they are staged."""
+        if paths:
+            self._with_paths("checkout", paths=paths)
+
+    def adopt(self, revision: str, paths: Sequence[str]) -> None:
+        """Stage these files of a revision without looking at the work tree."""
+        if paths:
+            wanted = set(paths)
+            entries = [entry for entry in self.tree(revision) if entry.path in wanted]
+            lines = b"".join(os.fsencode(f"{e.mode} {e.oid}\t{e.path}\0") for e in entries)
+            self.run_with_patience("update-index", "--add", "-z", "--index-info", input=lines)
+
+    def match_modes(self, paths: Sequence[str]) -> None:
+        """Make files executable, or not, as they are staged: git's own bit of a file's mode."""
+        for entry in self.index(*(f":(literal){path}" for path in paths)) if paths else []:
+            file = self.root / entry.path
+            bits = 0o111 if entry.mode == "100755" else 0
+            file.chmod((file.stat().st_mode & 0o666) | bits)
+
+    def forget(self, paths: Sequence[str]) -> None:
+        """Take paths out of the index; the files stay."""
+        if paths:
+            names = b"".join(os.fsencode(path) + b"\0" for path in paths)
+            self.run_with_patience("update-index", "--force-remove", "-z", "--stdin", input=names)
+
+    def _with_paths(self, *arguments: str, paths: Sequence[str]) -> None:
+        """Run a command over paths that are names, not patterns, however many there are."""
+        self.run_with_patience(
+            "--literal-pathspecs", *arguments, "--pathspec-from-file=-", "--pathspec-file-nul",
+            input=b"".join(os.fsencode(path) + b"\0" for path in paths),
+        )  # fmt: skip
+
+    def switch(self, branch: str, *, track: str | None = None, discard: bool = False) -> None:
+        """`git switch`; refuses, changing nothing, when local changes would be overwritten.
+
+        `track` makes the branch from a remote's; `discard` gives up local changes.
+        """
+        # An ignored file is somebody's file too: git by itself would replace it silently.
+        how = "--discard-changes" if discard else "--no-overwrite-ignore"
+        which = ["--track", "-c", branch, track] if track else ["--no-guess", branch]
+        self.run_with_patience(
+            "switch", "--quiet", how, *which,
+            hint=f"git stash, then again; git soup checkout --force {branch} gives up local changes",
+        )  # fmt: skip
 
     # -- configuration ----------------------------------------------------------------------
 
@@ -363,6 +425,10 @@ class GitRepo:
 
     def remotes(self) -> list[str]:
         return self.lines("remote")
+
+
+def _with_z(arguments: Sequence[str]) -> list[str]:
+    return [*arguments[:1], "-z", *arguments[1:]]
 
 
 def git_version() -> tuple[int, int]:

@@ -139,10 +139,8 @@ def inside_folder(folder: str, name: str) -> str:
 
 
 def _bytes_of(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        return None
+    # A link to a device or a pipe would be read for ever.
+    return path.read_bytes() if path.is_file() else None
 
 
 def _data(found: tuple[str, bytes] | None) -> bytes | None:
@@ -258,13 +256,19 @@ class Workspace:
 
     def object_is_sound(self, md5: str) -> bool:
         """Whether the object is here and its bytes have the digest that names them."""
-        if not self.dvc.has(md5):
-            return False
-        if self.md5(self.dvc.object_path(md5)) != md5.removesuffix(".dir"):
-            return False
-        return not md5.endswith(".dir") or all(
-            self.object_is_sound(digest) for digest in self.dvc.folder_files(md5).values()
-        )
+        return self.dvc.has(md5) and not self.damaged_objects(md5)
+
+    def damaged_objects(self, md5: str) -> list[str]:
+        """Of an object, and of a folder's files: those that are here with other bytes."""
+        place = self.dvc.object_path(md5)
+        if not place.is_file():
+            return []
+        if self.md5(place) != md5.removesuffix(".dir"):
+            return [md5]
+        if not md5.endswith(".dir"):
+            return []
+        inner = sorted(set(self.dvc.folder_files(md5).values()))
+        return [bad for digest in inner for bad in self.damaged_objects(digest)]
 
     def path_md5(self, path: Path) -> str | None:
         """DVC's digest of a file or folder on disk; None when there is none."""

@@ -7,12 +7,12 @@ digest), so nothing a user made is ever lost to a checkout, a merge or a hook.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from soup_git.errors import FatalError
-from soup_git.storage.dvcrepo import Output
+from soup_git.storage.dvcrepo import Output, walk
 from soup_git.storage.files import target_inside
 from soup_git.storage.workspace import Workspace
 
@@ -22,10 +22,15 @@ class Plan:
     """What has to happen to the files that DVC holds."""
 
     restore: tuple[Output, ...]
+    """Without those of `local_changes`, where a caller goes on in spite of them."""
     remove: tuple[str, ...]
     unchanged: tuple[str, ...]
     local_changes: tuple[str, ...]
     """Files whose bytes are nowhere else; a plan with any is refused."""
+    given_up: tuple[str, ...] = ()
+    """Such files, where the user said so."""
+    save: tuple[str, ...] = ()
+    """Files that are versioned and not in the cache (a fresh clone's): put there first."""
 
 
 def plan_restore(
@@ -33,34 +38,59 @@ def plan_restore(
     wanted: Mapping[str, Output],
     current: Mapping[str, Output],
     *,
+    in_git: Callable[[str], bool] = lambda _: False,
     force: bool = False,
 ) -> Plan:
     """How to get from the outputs that `current` names to those that `wanted` names.
 
-    `force` gives up local changes.
+    `in_git(path)` says whether git has the bytes that lie there; `force` gives up local
+    changes.
     """
-    restore, unchanged, local, remove = [], [], [], []
+    restore, unchanged, remove, save = [], [], [], []
+    local: list[str] = []
+    given_up: list[str] = []
     for path, output in sorted(wanted.items()):
         target = target_inside(workspace.root, path)
-        md5 = workspace.path_md5(target)
-        if md5 == output.md5:
+        md5, held = workspace.path_md5(target), in_git(path)
+        # git takes away a file that it holds here and not there, whatever its bytes.
+        if md5 == output.md5 and not held:
             unchanged.append(path)
-        elif force or md5 is None or _is_kept(workspace, target, md5):
-            restore.append(output)
-        else:
-            local.append(path)
+            continue
+        is_kept = md5 is None or _is_kept(workspace, target, md5)
+        is_versioned = md5 == output.md5 or (path in current and md5 == current[path].md5)
+        if is_versioned and not is_kept:
+            save.append(path)
+        elif not is_kept and not held:
+            (given_up if force else local).append(path)
+        restore.append(output)
     for path in sorted(set(current) - set(wanted)):
-        target = target_inside(workspace.root, path)
-        md5 = workspace.path_md5(target)
-        if md5 is not None and md5 == current[path].md5 and workspace.dvc.has(md5):
+        md5 = workspace.path_md5(target_inside(workspace.root, path))
+        if md5 is not None and md5 == current[path].md5:
             remove.append(path)
-    return Plan(tuple(restore), tuple(remove), tuple(unchanged), tuple(local))
+            if not workspace.object_is_sound(md5):
+                save.append(path)
+    return Plan(
+        restore=tuple(output for output in restore if output.path not in local),
+        remove=tuple(remove),
+        unchanged=tuple(unchanged),
+        local_changes=tuple(local),
+        given_up=tuple(given_up),
+        save=tuple(save),
+    )
 
 
 def _is_kept(workspace: Workspace, target: Path, md5: str) -> bool:
-    if workspace.dvc.has(md5):
+    if workspace.object_is_sound(md5):
         return True
     return target.is_dir() and not any(target.iterdir())
+
+
+def keep(workspace: Workspace, plan: Plan) -> None:
+    """Put into the cache what the plan replaces and only the work tree has: objects first."""
+    for path in plan.save:
+        target = target_inside(workspace.root, path)
+        store = workspace.dvc.store_folder if target.is_dir() else workspace.dvc.store_file
+        store(target)
 
 
 def execute(workspace: Workspace, plan: Plan) -> None:
@@ -90,12 +120,11 @@ def restore_output(workspace: Workspace, output: Output) -> None:
         if workspace.path_md5(inner) != md5:
             workspace.dvc.restore_file(md5, inner)
             workspace.remember_md5(inner, md5)
-    for extra in set(_files_below(target)) - set(files):
-        (target / extra).unlink()
-
-
-def _files_below(folder: Path) -> Iterable[str]:
-    return (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    # What DVC does not see (a nested repository) is not the dataset's, and stays.
+    for extra in [
+        file for file in walk(target) if file.relative_to(target).as_posix() not in files
+    ]:
+        extra.unlink()
 
 
 def _remove_empty_parents(root: Path, path: Path) -> None:
@@ -109,5 +138,5 @@ def local_changes_error(paths: Iterable[str]) -> FatalError:
     listed = "".join(f"\n  {path}" for path in paths)
     return FatalError(
         f"local changes would be overwritten, and their bytes are nowhere else:{listed}",
-        hint="git soup add the adapter (or dvc add the data) to keep them, --force to drop them",
+        hint="git soup add the adapter, or dvc add the data, to keep them; --force gives them up",
     )
