@@ -70,7 +70,9 @@ def _tensors(name: str, rank: int, layers: int) -> Iterator[np.ndarray]:
             for values, size in ((a, 0.02), (b, 0.10)):
                 if name == "c":
                     step = np.float32(size * np.sqrt(np.mean(np.square(values))))
-                    values += step * noise.standard_normal(values.shape, np.float32)
+                    np.add(
+                        values, step * noise.standard_normal(values.shape, np.float32), out=values
+                    )
                 yield values
 
 

@@ -140,10 +140,14 @@ def rooms_without_a_level(sources: list[Source]) -> list[str]:
     return sorted({source.room for source in sources} - known)
 
 
-_PURE = {
-    "__future__", "abc", "bisect", "collections", "dataclasses", "enum", "fractions", "functools",
-    "heapq", "itertools", "math", "operator", "statistics", "typing", "hashlib", "types",
+_INPUT_AND_OUTPUT = {
+    "asyncio", "fcntl", "ftplib", "glob", "http", "io", "mmap", "multiprocessing", "os", "pathlib",
+    "shutil", "signal", "socket", "sqlite3", "ssl", "subprocess", "sys", "tempfile", "threading",
+    "urllib",
 }  # fmt: skip
+
+
+_PURE = sys.stdlib_module_names - _INPUT_AND_OUTPUT
 
 
 def impure_arithmetic(sources: list[Source]) -> list[str]:
@@ -168,13 +172,6 @@ def _only_sets_numpy_up(source: Source) -> bool:
     return source.module == "soup_git.arithmetic" and used == {"os.environ"}
 
 
-_INPUT_AND_OUTPUT = {
-    "asyncio", "fcntl", "ftplib", "glob", "http", "io", "mmap", "multiprocessing", "os", "pathlib",
-    "shutil", "signal", "socket", "sqlite3", "ssl", "subprocess", "sys", "tempfile", "threading",
-    "urllib",
-}  # fmt: skip
-
-
 def core_that_reads_or_writes(sources: list[Source]) -> list[str]:
     found = []
     for source in sources:
@@ -194,7 +191,7 @@ def core_that_reads_or_writes(sources: list[Source]) -> list[str]:
 
 
 HOMES = {
-    # storage.shell types what the demo shows, as its reader would.
+    # shell.py types the demo's commands for a user; it asks git and DVC nothing.
     "subprocess": {
         "soup_git.storage.gitrepo",
         "soup_git.storage.dvcrepo",

@@ -20,25 +20,32 @@ class Value:
     """What a person types for an option or argument."""
 
     metavar: str
-    """`FILE`, `REV`; for a closed set its words joined by `|`."""
+    """`FILE`, `REV`; for a closed set its words joined by `|`: `table|json`, `K|full`."""
+    is_argument: bool = False
 
     @property
     def choices(self) -> tuple[str, ...]:
-        return tuple(self.metavar.split("|")) if "|" in self.metavar else ()
+        """The words to be typed as they are; one in capitals stands for another."""
+        words = self.metavar.split("|")
+        return tuple(w for w in words if not w.isupper()) if len(words) > 1 else ()
 
     @property
     def kind(self) -> str:
         """What can stand here: `choices`, one of `KINDS`' values, or `` for free text."""
-        return "choices" if self.choices else KINDS.get(self.metavar, "")
+        if self.choices:
+            return "choices"
+        word = self.metavar.partition(" ")[0]
+        # The name that a verb is about is a branch's; what an option names is its own affair.
+        return "branches" if word == "NAME" and self.is_argument else KINDS.get(word, "")
 
 
 KINDS = {
     "DIR": "folders",
+    "FOLDER": "folders",
     "MODEL": "folders",
     "FILE": "files",
     "PATH": "files",
     "SUITE": "files",
-    "NAME": "branches",
     "BRANCH": "branches",
     "REV": "revisions",
     "SPEC": "specs",
@@ -175,7 +182,9 @@ def _argument(parameter: Any, context: Any) -> Argument:
 
 def _value(parameter: Any, context: Any) -> Value:
     form: str = parameter.metavar or parameter.make_metavar(context)
-    return Value(form.strip("<>[]{}.").replace(" ", ""))
+    is_argument = parameter.param_type_name == "argument"
+    form = form.strip("<>[]{}")
+    return Value(form.removesuffix("...") if is_argument else form, is_argument)
 
 
 def _sentence(text: str | None) -> str:

@@ -16,7 +16,7 @@ import pytest
 
 pytest.importorskip("trl", reason="the train extra is not installed")
 sys.path.insert(0, str(Path(__file__).parent.parent / "training"))
-import tiny_model as tiny
+from tests.training import tiny_model as tiny
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import tiny_model as tiny
+
+from tests.training import tiny_model as tiny
 
 
 @pytest.fixture(scope="session")

@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_model as tiny
 
 from soup_git.data import formats
 from soup_git.errors import FatalError
 from soup_git.training import model, templates, tokens
 from soup_git.training.config import load_config
+from tests.training import tiny_model as tiny
 
 UNMARKED = templates.CHATML.replace("{%- generation -%}", "").replace("{%- endgeneration -%}", "")
 

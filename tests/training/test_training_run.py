@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_model as tiny
 
 from soup_git.errors import FatalError
 from soup_git.training import loop
 from soup_git.training.config import load_config
 from soup_git.training.train import TrainReport, train
+from tests.training import tiny_model as tiny
 
 PROBE = [5, 9, 20, 33, 47, 12, 88, 120]
 
