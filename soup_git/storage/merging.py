@@ -320,8 +320,8 @@ def _config(
         inference_mode=True,
         modules_to_save=_union(inputs, "modules_to_save"),
     )
-    targets = [_targets(i.opened) for i in inputs]
-    if any(target != targets[0] for target in targets):
+    targets = {_targets(i.opened) for i in inputs}
+    if len(targets) > 1 or any(set(i.opened.modules) != set(ranks) for i in inputs):
         for key in ("layers_to_transform", "layers_pattern", "exclude_modules"):
             config[key] = None
         config["target_modules"] = sorted(ranks)
