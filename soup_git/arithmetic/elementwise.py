@@ -137,7 +137,7 @@ class _Consensus:
             np.bitwise_xor(bits, not_elected, out=mask)
             np.right_shift(mask, self._shift, out=mask)  # all ones where the signs agree
             np.bitwise_and(bits, mask, out=bits)
-            np.not_equal(bits, 0, out=agrees)
+            np.not_equal(block, 0, out=agrees)
             if self._equal:
                 divisor += agrees.view(np.int8)
             else:

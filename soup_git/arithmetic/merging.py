@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,11 @@ def merge(task: Task, strategy: Strategy, space: str, settings: Settings) -> Low
         return weighted_sum(task.updates, weights, task.rank, task.work)
     if isinstance(method, Core):
         basis = shared(task.updates, task.work)
-        return basis.best(method.merge(basis.coordinates, task.weights, task.rank), task.rank)
+        coordinates, cut = method.merge(basis.coordinates, task.weights, task.rank)
+        found = basis.best(coordinates, task.rank)
+        return replace(
+            found, norm=math.hypot(found.norm, cut), residual=math.hypot(found.residual, cut)
+        )
     if strategy.columns:
         return _in_columns(task, method, settings)
     return _SPACES[space](task, method, settings)

@@ -30,9 +30,9 @@ class Linear:
 
 @dataclass(frozen=True)
 class Core:
-    """(coordinates q×q per adapter, weights, rank) -> merged coordinates q×q, float64."""
+    """(coordinates q×q per adapter, weights, rank) -> merged q×q (float64), and what was cut off."""
 
-    merge: Callable[[Sequence[Array], Sequence[float], int], Array]
+    merge: Callable[[Sequence[Array], Sequence[float], int], tuple[Array, float]]
 
 
 @dataclass(frozen=True)
@@ -73,17 +73,20 @@ def spherical(updates: Sequence[Update], weights: Sequence[float]) -> list[float
 _STRAIGHT = 0.9995
 
 
-def isotropic(coordinates: Sequence[Array], weights: Sequence[float], _rank: int) -> Array:
-    """Σ w·C with every non-zero singular value replaced by their mean."""
-    total = _weighted(coordinates, weights)
-    u, s, vt = np.linalg.svd(total)
+def isotropic(
+    coordinates: Sequence[Array], weights: Sequence[float], rank: int
+) -> tuple[Array, float]:
+    """Σ w·C with every non-zero singular value replaced by their mean, the leading `rank` kept."""
+    u, s, vt = np.linalg.svd(_weighted(coordinates, weights))
     kept = int(np.count_nonzero(s > 1e-7 * s[0]))
-    # A slope far below rounding keeps the order, so that a truncation takes the leading ones.
-    level = s[:kept].mean() * (1 + 1e-9 * np.linspace(1, -1, kept))
-    return np.asarray((u[:, :kept] * level) @ vt[:kept])
+    # Equal singular values have no leading ones: the truncation must be by those replaced.
+    level, top = float(s[:kept].mean()) if kept else 0.0, min(kept, rank)
+    return level * (u[:, :top] @ vt[:top]), level * math.sqrt(kept - top)
 
 
-def singular_vectors(coordinates: Sequence[Array], weights: Sequence[float], rank: int) -> Array:
+def singular_vectors(
+    coordinates: Sequence[Array], weights: Sequence[float], rank: int
+) -> tuple[Array, float]:
     """The leading singular vectors of each, whitened against each other, with their own σ."""
     share = max(1, rank // len(coordinates))
     us, ss, vs = [], [], []
@@ -92,7 +95,8 @@ def singular_vectors(coordinates: Sequence[Array], weights: Sequence[float], ran
         us.append(u[:, :share])
         ss.append(weight * s[:share])
         vs.append(vt[:share].T)
-    return np.asarray((_polar(np.hstack(us)) * np.concatenate(ss)) @ _polar(np.hstack(vs)).T)
+    merged = (_polar(np.hstack(us)) * np.concatenate(ss)) @ _polar(np.hstack(vs)).T
+    return np.asarray(merged), 0.0
 
 
 def _polar(columns: Array) -> Array:

@@ -325,12 +325,14 @@ def _opened(
     So permuting them changes no byte. What is linear adds the weights of equal adapters.
     """
     from soup_git.arithmetic.strategies import Linear
-    from soup_git.storage.merging import Input
+    from soup_git.storage.merging import Input, refuse_what_cannot_merge
     from soup_git.storage.updates import open_adapter
 
     for adapter in adapters:
         _refuse_changed_weights(workspace, adapter)
     inputs = [Input(open_adapter(a), w) for a, w in zip(adapters, weights, strict=True)]
+    if len(inputs) > 1:
+        refuse_what_cannot_merge(inputs)
     if recipe.strategy.inputs != 2:
         inputs.sort(key=lambda i: (i.digest, i.opened.adapter.manifest.digest(), i.weight))
     notes = []

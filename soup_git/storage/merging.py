@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from soup_git.storage.updates import Module, OpenAdapter
 
 _WORKERS = 2
 _PREFIX = "base_model.model."
+_TOKENS = ".token_adapter.trainable_tokens_delta"
 # Keys of a LoraConfig that change what the factors mean: merged only where all agree.
 _MUST_AGREE = (
     "task_type", "bias", "fan_in_fan_out", "layer_replication", "target_parameters",
@@ -105,6 +106,9 @@ class _Planned:
     """Of each expert's matrices."""
     dtype: str
     scale: float
+    bias: str | None = None
+    magnitude: str | None = None
+    """lora_bias and DoRA are one switch for all of PEFT's modules: these tensors are in each or none."""
 
 
 def write_merged(
@@ -114,7 +118,7 @@ def write_merged(
 
     Raises `FatalError`, before anything is written, where modules cannot be combined.
     """
-    _refuse_what_cannot_merge(inputs)
+    refuse_what_cannot_merge(inputs)
     planned = _plan(inputs, recipe)
     extras = _Extras(inputs, base)
     config, rank, alpha = _config(inputs, planned)
@@ -162,7 +166,8 @@ def copy_single(folder: Path, found: Input) -> Outcome:
     )
 
 
-def _refuse_what_cannot_merge(inputs: Sequence[Input]) -> None:
+def refuse_what_cannot_merge(inputs: Sequence[Input]) -> None:
+    """Raise `FatalError` for adapters whose factors are no update of the base, or not alike."""
     for found in inputs:
         opened = found.opened
         if opened.adapter.config.peft_type != "LORA":
@@ -224,9 +229,18 @@ def _plan(inputs: Sequence[Input], recipe: Recipe) -> list[_Planned]:
         planned.append(
             _Planned(name, parts, rank, widest(dtypes), _scale(parts) if recipe.is_exact else 1.0)
         )
-    if not recipe.is_exact:
-        return planned
-    return _with_common_scale(planned)
+    planned = [_with_companions(p, planned) for p in planned]
+    return _with_common_scale(planned) if recipe.is_exact else planned
+
+
+def _with_companions(p: _Planned, planned: Sequence[_Planned]) -> _Planned:
+    modules = [module for other in planned for _, module in other.parts]
+    left = p.parts[0][1].left
+    bias = left.removesuffix("weight") + "bias" if left.endswith(".lora_B.weight") else None
+    magnitude = next((m.magnitude for m in modules if m.magnitude), None)
+    if magnitude is not None:
+        magnitude = left.partition(".lora_")[0] + magnitude[magnitude.index(".lora_magnitude") :]
+    return replace(p, bias=bias if any(m.bias for m in modules) else None, magnitude=magnitude)
 
 
 def _rank(found: Input, module: Module) -> int:
@@ -253,7 +267,7 @@ def _scale(parts: Sequence[tuple[Input, Module]]) -> float:
 def _with_common_scale(planned: list[_Planned]) -> list[_Planned]:
     """One scaling for all modules, the most common; the others' goes into their factors."""
     common = Counter(p.scale for p in planned).most_common(1)[0][0]
-    return [_Planned(p.name, p.parts, p.rank, p.dtype, common) for p in planned]
+    return [replace(p, scale=common) for p in planned]
 
 
 def _check_fit(name: str, parts: Sequence[tuple[Input, Module]]) -> None:
@@ -281,9 +295,7 @@ def _slots(p: _Planned) -> list[Slot]:
         Slot(module.right, p.dtype, (width, *right.shape[1:])),
         Slot(module.left, p.dtype, (left.shape[0], width, *left.shape[2:])),
     ]
-    for kind in ("bias", "magnitude"):
-        names = {getattr(m, kind) for _, m in p.parts} - {None}
-        slots += [Slot(name, p.dtype, (left.shape[0],)) for name in names]
+    slots += [Slot(n, p.dtype, (left.shape[0],)) for n in (p.bias, p.magnitude) if n]
     return slots
 
 
@@ -302,14 +314,14 @@ def _config(
         rank_pattern=other,
         alpha_pattern={key: _whole(scale * value) for key, value in other.items()},
         use_rslora=False,
-        use_dora=any(m.magnitude for p in planned for _, m in p.parts),
-        lora_bias=any(m.bias for p in planned for _, m in p.parts),
+        use_dora=planned[0].magnitude is not None,
+        lora_bias=any(p.bias for p in planned),
         init_lora_weights=True,
         inference_mode=True,
         modules_to_save=_union(inputs, "modules_to_save"),
     )
-    targets = [_targets(i.opened) for i in inputs]
-    if any(target != targets[0] for target in targets):
+    targets = {_targets(i.opened) for i in inputs}
+    if len(targets) > 1 or any(set(i.opened.modules) != set(ranks) for i in inputs):
         for key in ("layers_to_transform", "layers_pattern", "exclude_modules"):
             config[key] = None
         config["target_modules"] = sorted(ranks)
@@ -341,7 +353,7 @@ def _write_module(
 ) -> tuple[MergedModule, float, float]:
     """Compute and write one module: (its row, ‖merged‖, ‖what the rank lost‖)."""
     try:
-        if any(module.magnitude for _, module in p.parts):
+        if p.magnitude is not None:
             return _write_dora(out, p, recipe, base)
         norm, lost = _write_factors(out, p, recipe)
         _write_bias(out, p)
@@ -404,15 +416,14 @@ def _scaled(stored: Stored, factor: float, dtype: str) -> Array:
 
 def _write_bias(out: TensorWriter, p: _Planned) -> None:
     """lora_bias: ΔW comes with s·b, so the merged bias is Σ w·s·b over the result's scale."""
-    total: Array | float = 0.0
-    name = None
+    if p.bias is None:
+        return
+    total = np.zeros(p.parts[0][0].opened.file.entries[p.parts[0][1].left].shape[0])
     for found, module in p.parts:
         if module.bias is not None:
-            name = module.bias
             value = found.opened.file[module.bias].read(work=np.float64)
-            total = total + found.weight * module.scale / p.scale * value
-    if name is not None:
-        out.put(name, to_bits(np.asarray(total), p.dtype))
+            total += found.weight * module.scale / p.scale * value
+    out.put(p.bias, to_bits(total, p.dtype))
 
 
 def _write_dora(
@@ -444,8 +455,7 @@ def _write_dora(
     )
     out.put(first.right, to_bits(right, p.dtype))
     out.put(first.left, to_bits(left / p.scale, p.dtype))
-    name = next(m.magnitude for _, m in p.parts if m.magnitude)
-    out.put(name, to_bits(magnitude, p.dtype))
+    out.put(p.magnitude or "", to_bits(magnitude, p.dtype))
     return MergedModule(p.name, p.rank, len(p.parts), 0.0), 0.0, 0.0
 
 
@@ -516,7 +526,23 @@ class _Extras:
         total = np.asarray(sum(i.weight * v for i, v in zip(having, values, strict=True)))
         rest = 1.0 - sum(i.weight for i in having)
         if self._base is not None and not self._base_cancels(having):
-            total = total + rest * self._base.tensor(name.removeprefix(_PREFIX)).read(
-                work=np.float64
-            )
+            total = total + rest * _base_value(self._base, name, having[0].opened)
         return total
+
+
+def _base_value(base: BaseModel, name: str, opened: OpenAdapter) -> Array:
+    """What the base has where an adapter has the whole tensor `name`, float64."""
+    plain = name.removeprefix(_PREFIX).replace(".base_layer.", ".")
+    module = plain.removesuffix(_TOKENS)
+    if module == plain:
+        return base.tensor(plain).read(work=np.float64)
+    # Some rows of an embedding: PEFT names them per module, or for the input embeddings alone.
+    indices = opened.settings.get("trainable_token_indices")
+    if isinstance(indices, dict):
+        indices = next((v for k, v in indices.items() if f".{module}".endswith(f".{k}")), None)
+    if not isinstance(indices, list):
+        raise FatalError(
+            f"{opened.spec}: its config names no trainable_token_indices for {module}",
+            hint="save the adapter again with PEFT's model.save_pretrained(DIR)",
+        )
+    return base.tensor(f"{module}.weight").read(indices, np.float64)

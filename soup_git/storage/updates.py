@@ -27,10 +27,11 @@ from soup_git.storage.weights import Entry
 from soup_git.storage.workspace import Adapter
 
 _LORA = re.compile(
-    r"(?P<prefix>.+)\.lora_(?P<part>A|B|embedding_A|embedding_B|magnitude_vector|E|ranknum)"
+    r"(?P<prefix>.+)\.lora_(?P<part>A|B|embedding_A|embedding_B|magnitude_vector|E)"
     r"(?P<suffix>|\.weight|\.bias)"
 )
 _PRODUCT = re.compile(r"(?P<prefix>.+)\.(?:hada|lokr)_(?P<part>w[12](?:_[ab])?|t[12])(?:\.weight)?")
+_LORA_PARTS = {"A", "B", "B.bias", "magnitude_vector"}
 # A Hadamard product of ranks r1 and r2 is a LoRA of rank r1·r2; beyond this it is not cheap.
 _MAX_PRODUCT_RANK = 256
 
@@ -229,7 +230,8 @@ def _module(opened: OpenAdapter, parts: dict[str, str]) -> Module:
     for part in ("A", "B"):
         if part not in parts:
             raise _bad(opened, f"{name} has {some.rpartition('.lora_')[2]} but no lora_{part}")
-    unknown = set(parts) - {"A", "B", "B.bias", "magnitude_vector", "E", "ranknum"}
+    known = {"A", "B", "E"} if opened.adapter.config.peft_type == "ADALORA" else _LORA_PARTS
+    unknown = set(parts) - known
     if unknown:
         raise _bad(opened, f"{name} has an extra factor lora_{min(unknown)}")
     right, left = (opened.file.entries[parts[part]] for part in ("A", "B"))
@@ -249,14 +251,11 @@ def _module(opened: OpenAdapter, parts: dict[str, str]) -> Module:
         raise _bad(opened, f"{name} has rank 0: it holds no update")
     config = opened.adapter.config
     scale = alpha / (math.sqrt(rank) if config.rslora else rank)
-    energy = parts.get("E")
-    if energy is not None:
-        ranknum = parts.get("ranknum")
-        count = float(opened.file[ranknum].read(work=np.float64).reshape(())) if ranknum else rank
-        scale = alpha / (count + 1e-5)  # as peft.tuners.adalora.SVDLinear has it
+    if opened.adapter.config.peft_type == "ADALORA":
+        scale = alpha / (rank + 1e-5)  # as peft.tuners.adalora.SVDLinear has it
     return Module(
         name, parts["A"], parts["B"], scale, experts,
-        parts.get("B.bias"), parts.get("magnitude_vector"), energy,
+        parts.get("B.bias"), parts.get("magnitude_vector"), parts.get("E"),
     )  # fmt: skip
 
 
