@@ -34,6 +34,7 @@ training:
   warmup_steps: 10
   batch_size: 8
   save_steps: 50
+  threads: 1
   lora: {{r: 8, alpha: 16}}
 output: {ADAPTER}
 """
