@@ -96,7 +96,10 @@ def clear(state_dir: Path) -> None:
 def agree(state_dir: Path, decides: dict[str, Any]) -> None:
     """Record what decides the bytes of a run, or refuse to resume one with other values."""
     path = state_dir / "run.json"
-    if not complete(state_dir) or not path.is_file():
+    if not path.is_file():
+        # Checkpoints that nobody can say the inputs of are not resumed.
+        clear(state_dir)
+    if not complete(state_dir):
         temporary = path.with_suffix(".tmp")
         temporary.write_text(json.dumps(decides, indent=2, sort_keys=True) + "\n")
         _flush(temporary)
