@@ -55,9 +55,9 @@ def train(
             return _reuse(workspace, known, adapter), ExitCode.OK
         if not ask:
             say("hint: git soup train --reuse takes its adapter instead of training again")
-    if workspace.dvc.is_busy:
-        say("another DVC command runs here; waiting until it is done")
-    code = workspace.dvc.repro(force=again)
+    code = workspace.dvc.repro(
+        force=again, waiting=lambda: say("another DVC command runs here; waiting until it is done")
+    )
     if code:
         # The stage has said what is wrong and what to type; DVC adds only that it failed.
         return None, ExitCode.INTERRUPTED if code == ExitCode.INTERRUPTED else ExitCode.FATAL

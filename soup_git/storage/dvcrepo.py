@@ -8,7 +8,6 @@ What moves bytes between machines (`fetch`, `push`) and what runs pipelines is D
 from __future__ import annotations
 
 import configparser
-import fcntl
 import hashlib
 import json
 import os
@@ -16,6 +15,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,7 +36,7 @@ from soup_git.storage.files import (
 POINTER_SUFFIX = ".dvc"
 MAX_POINTER_BYTES = 1 << 20
 MAX_LOCK_BYTES = 64 << 20
-_BLOCK = 1 << 20
+_PAUSE_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -356,23 +356,32 @@ class DvcRepo:
             )
         return done.stdout.decode(errors="replace")
 
-    def repro(self, *, force: bool = False) -> int:
-        """`dvc repro` with its output where ours goes; waits while another DVC holds the lock.
+    def repro(self, *, force: bool = False, waiting: Callable[[], None] = lambda: None) -> int:
+        """`dvc repro` with its output where ours goes; waits while another DVC runs here.
 
-        Returns DVC's exit code. `python` in a stage's command is the one that runs us.
+        `waiting` is called once when it has to wait. Returns DVC's exit code. `python` in a
+        stage's command is the one that runs us.
         """
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         command = [sys.executable, "-P", "-m", "dvc", "--wait-for-lock", "repro"]
         if force:
             command += ["--force", "--single-item", "train"]
-        try:
-            return subprocess.run(
-                command, cwd=self.root, check=False, stdout=sys.stderr,
-                env={**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1"},
-            ).returncode  # fmt: skip
-        except KeyboardInterrupt:
-            # The stage got the same Ctrl-C, saved, and said how to go on.
-            return 130
+        while True:
+            if self.is_busy:
+                waiting()
+                waiting = lambda: None  # noqa: E731
+            while self.is_busy:
+                time.sleep(_PAUSE_SECONDS)
+            try:
+                code = subprocess.run(
+                    command, cwd=self.root, check=False, stdout=sys.stderr,
+                    env={**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1"},
+                ).returncode  # fmt: skip
+            except KeyboardInterrupt:
+                # The stage got the same Ctrl-C, saved, and said how to go on.
+                return 130
+            if code == 0 or not self.is_busy:
+                return code
 
     def status(self) -> dict[str, Any]:
         """`dvc status --json`: stage -> what changed."""
@@ -398,16 +407,12 @@ class DvcRepo:
 
     @property
     def is_busy(self) -> bool:
-        """Whether another DVC holds the repository's lock now."""
-        lock = self.root / ".dvc" / "tmp" / "lock"
+        """Whether a living DVC process reads or writes paths here (its `rwlock` file says so)."""
         try:
-            with lock.open("r+") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except FileNotFoundError:
+            held = json.loads((self.root / ".dvc" / "tmp" / "rwlock").read_text())
+            return any(_is_dvc(pid) for pid in set(_holders(held)))
+        except (FileNotFoundError, ValueError, AttributeError, TypeError, KeyError):
             return False
-        except BlockingIOError:
-            return True
-        return False
 
     def fetch(self, outputs: Sequence[Output]) -> None:
         """Get objects from the DVC remote into the cache, whatever the work tree holds.
@@ -449,6 +454,24 @@ class DvcRepo:
         with path.open("w") as file:
             path.chmod(0o600)  # a remote's section may hold its password
             config.write(file)
+
+
+def _holders(held: Any) -> Iterator[int]:
+    """The process ids in DVC's rwlock: {"write": {path: {pid}}, "read": {path: [{pid}, …]}}."""
+    for mode in ("write", "read"):
+        for entries in held.get(mode, {}).values():
+            for entry in entries if isinstance(entries, list) else [entries]:
+                yield int(entry["pid"])
+
+
+def _is_dvc(pid: int) -> bool:
+    """Whether a process is alive and is DVC: one that was killed leaves its number to others."""
+    import psutil
+
+    try:
+        return any("dvc" in word for word in psutil.Process(pid).cmdline())
+    except psutil.Error:
+        return False
 
 
 def _address(store: Path, md5: str) -> Path:
