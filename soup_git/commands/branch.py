@@ -230,7 +230,9 @@ def _dataset_changes(
     in_git = relative in workspace.staged.entries or any(
         entry.startswith(f"{relative}/") for entry in workspace.staged.entries
     )
-    if output is None and (in_git or size <= MAX_BYTES_IN_GIT):
+    # `dvc add` leaves its pointer for the user to stage; it counts from the moment it is there.
+    has_pointer = output is not None or (workspace.root / f"{relative}{POINTER_SUFFIX}").is_file()
+    if not has_pointer and (in_git or size <= MAX_BYTES_IN_GIT):
         return _blobs(workspace, snapshot, path, relative)
     return _to_cache(workspace, snapshot, path, relative)
 

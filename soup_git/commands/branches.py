@@ -192,7 +192,10 @@ class _TipFacts:
         pointer = self._ids.get(f"{tip.commit}:{path}{POINTER_SUFFIX}")
         if pointer is None:
             # A folder in git, a stage's output, or nothing: rare, so looked up one by one.
-            pin = pointer_pin(self._workspace, self._workspace.at(tip.commit), path)
+            try:
+                pin = pointer_pin(self._workspace, self._workspace.at(tip.commit), path)
+            except FatalError as error:
+                return f"dataset {path}: {error}"
             holds = lock.dataset_sha == pin.digest or (pin.md5 and lock.dataset_md5 == pin.md5)
             return "" if holds else f"dataset {path}"
         if lock.dataset_md5 is None:
@@ -208,7 +211,10 @@ class _TipFacts:
         known = self._workspace.facts.get(key)
         if known is None:
             data = self._workspace.git.blob(oid) or b""
-            outputs = parse_pointer(data, f"{path}{POINTER_SUFFIX}")
+            try:
+                outputs = parse_pointer(data, f"{path}{POINTER_SUFFIX}")
+            except FatalError:
+                outputs = []  # one damaged branch must not hide the others: it is drifted
             known = next((o.md5 for o in outputs if o.path == path), "-")
             self._workspace.facts.put(key, known)
         return known
@@ -226,7 +232,10 @@ class _TipFacts:
         known = self._workspace.facts.get(key)
         if known is None:
             data = self._workspace.git.blob(found[0]) or b""
-            known = "yes" if parse_manifest_header(data, name).is_merged else "no"
+            try:
+                known = "yes" if parse_manifest_header(data, name).is_merged else "no"
+            except FatalError:
+                known = "no"
             self._workspace.facts.put(key, known)
         return known == "yes"
 

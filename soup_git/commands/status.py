@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from soup_git.commands.lock import Overrides, PinCheck, check_pins
+from soup_git.commands.precommit import check_manifest
+from soup_git.core.digests import sha256_hex
 from soup_git.core.manifest import CONFIG, MANIFEST, WEIGHTS, parse_manifest_header
 from soup_git.core.trainconfig import CONFIG_FILE
 from soup_git.errors import FatalError
@@ -114,6 +116,11 @@ def _adapter_state(workspace: Workspace, folder: str) -> AdapterState:
     if pointer.md5 != header.weights_md5:
         said = f"{pointer.source} names md5:{pointer.md5}, the manifest md5:{header.weights_md5}"
         return AdapterState(folder, "drifted", said, merged)
+    disagrees = _config_disagrees(
+        workspace, path, data, snapshot.read(inside_folder(folder, CONFIG))
+    )
+    if disagrees:
+        return AdapterState(folder, "drifted", disagrees, merged)
     weights = target_inside(workspace.root, inside_folder(folder, WEIGHTS))
     if not weights.is_file():
         here = workspace.dvc.has(header.weights_md5)
@@ -126,6 +133,24 @@ def _adapter_state(workspace: Workspace, folder: str) -> AdapterState:
     if workspace.md5(weights) != header.weights_md5:
         return AdapterState(folder, "modified", f"git soup add {folder} to track it", merged)
     return AdapterState(folder, "clean", note, merged)
+
+
+def _config_disagrees(
+    workspace: Workspace, path: str, manifest: bytes, config: bytes | None
+) -> str:
+    """Why a manifest is not its config's; remembered by their bytes, as most never change."""
+    folder = path.rpartition("/")[0] or "."
+    if config is None:
+        return f"its {CONFIG} is missing: git checkout -- {inside_folder(folder, CONFIG)}"
+    key = f"agree:{sha256_hex(config)}:{sha256_hex(manifest)}"
+    if workspace.facts.get(key) == "yes":
+        return ""
+    try:
+        check_manifest(path, manifest, config)
+    except FatalError as error:
+        return f"{error} ({error.hint})"
+    workspace.facts.put(key, "yes")
+    return ""
 
 
 def _untracked(workspace: Workspace) -> list[AdapterState]:

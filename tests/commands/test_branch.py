@@ -210,6 +210,15 @@ def test_data_with_a_pointer_gets_a_new_pointer(pinned, soup, git, dvc):
     assert json.loads(dvc("status", "--json").stdout) == {}
 
 
+def test_data_whose_pointer_is_not_staged_yet_gets_a_pointer(plain, soup, git, dvc):
+    dvc("add", "--quiet", ROWS_FILE)
+    soup("branch", "more")
+    names = git("ls-tree", "-r", "--name-only", "more", "data").stdout.split()
+    assert names == ["data/.gitignore", f"{ROWS_FILE}.dvc"]
+    soup("checkout", "more")
+    assert git("status", "--porcelain").stdout == ""
+
+
 def test_data_whose_file_is_gone_is_pinned_by_its_pointer(pinned, soup, git):
     Path(ROWS_FILE).unlink()
     soup("branch", "more")
