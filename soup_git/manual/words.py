@@ -40,6 +40,8 @@ FILES = {
     " blame and git log -L answer for weights.",
     "DIR/adapter_model.safetensors": "The weights; ignored by git, in DVC's cache.",
     "DIR/adapter_model.safetensors.dvc": "DVC's pointer to the weights; in git.",
+    "dvc.yaml": "The pipeline: dvc repro trains what soup.yaml says.",
+    "metrics.json, plots/": "Numbers and curves of the last training; in git.",
     ".dvc/cache": "Weights and datasets by digest, in DVC's own layout.",
     "refs/soup/": "Training runs and the index of locks; git fetch and git push move them.",
     "refs/notes/soup": "Evaluation results, on the commits that they belong to.",
@@ -56,6 +58,14 @@ EXAMPLES = (
         ("git soup branch politer -c soup.yaml", "git soup checkout politer"),
     ),
     ("Ask whether anything that is pinned has moved", ("git soup lock check",)),
+    (
+        "Train an adapter, and prove that it can be made again",
+        ("git soup init --template chat", "dvc repro", "git soup verify"),
+    ),
+    (
+        "See what changed between two adapters, and combine them",
+        ("git soup diff main politer", "git soup merge main politer -o adapters/both"),
+    ),
 )
 
 SEE_ALSO = ("git(1)", "gitrevisions(7)", "githooks(5)", "gitattributes(5)")
