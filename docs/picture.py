@@ -7,6 +7,7 @@ Runs the commands below there and draws what they print.
 
 from __future__ import annotations
 
+import io
 import shlex
 import subprocess
 import sys
@@ -29,7 +30,7 @@ COLOURS = {"fatal:": "red", "hint:": "yellow", "identical": "green", "drifted": 
 
 
 def main(repository: Path) -> None:
-    console = Console(record=True, width=92, file=Path("/dev/null").open("w"), force_terminal=True)
+    console = Console(record=True, width=92, file=io.StringIO(), force_terminal=True)
     refs = ["git", "for-each-ref", "--format=%(refname:lstrip=3)", "refs/soup/runs"]
     run = subprocess.run(refs, cwd=repository, capture_output=True, text=True).stdout.split()[0]
     for command in COMMANDS:
