@@ -112,9 +112,11 @@ def run(arguments: list[str]) -> int:
         result = command.main(args=arguments, prog_name="git soup", standalone_mode=False)
     except UsageError as error:
         sys.stderr.write(f"error: {error.format_message()}\n")
+        # The parser's own errors come without a context, and click's have one.
         if error.ctx is not None:
             sys.stderr.write(f"{error.ctx.get_usage()}\n")
-            sys.stderr.write(f"hint: {error.ctx.command_path} -h\n")
+        path = error.ctx.command_path if error.ctx is not None else "git soup"
+        sys.stderr.write(f"hint: {path} -h\n")
         return ExitCode.USAGE
     except typer.Abort:
         return ExitCode.INTERRUPTED

@@ -20,12 +20,12 @@ from typing import ClassVar
 from soup_git.errors import ExitCode, FatalError
 from soup_git.render.report import Table
 from soup_git.storage.dvcrepo import DvcRepo
-from soup_git.storage.files import write_atomically
+from soup_git.storage.files import TEMPORARY, write_atomically
 from soup_git.storage.gitrepo import OLDEST_GIT, GitRepo, git_version
 
 HOOKS = ("pre-commit", "post-checkout", "post-merge", "post-rewrite")
 CHAINED = ".before-soup"
-IGNORED = ("adapter_model.safetensors",)
+IGNORED = ("adapter_model.safetensors", TEMPORARY)
 _PIPELINE = "soup.yaml, dvc.yaml"
 _NEXT = "Next: git soup add DIR tracks adapters you have, or git soup init --template chat to train one."
 _HEADING = "# git-soup (git soup init)"
@@ -124,6 +124,7 @@ def _parts(git: GitRepo) -> list[_Part]:
         _dvc(git),
         _lines(git, ".gitattributes", attributes, "adapter.manifest, *.dvc, dvc.lock, soup.lock"),
         _lines(git, ".gitignore", IGNORED, "weights stay out of git"),
+        _lines(git, ".dvcignore", [TEMPORARY], "what a killed command may leave"),
         _hooks(git),
         _settings(git),
         *([_shared_cache(git)] if git.is_linked_work_tree else []),
@@ -138,7 +139,7 @@ def _template(name: str) -> str:
 
 
 def _dvc(git: GitRepo) -> _Part:
-    files = {".dvc/config": "config", ".dvc/.gitignore": "gitignore", ".dvcignore": "dvcignore"}
+    files = {".dvc/config": "config", ".dvc/.gitignore": "gitignore"}
 
     def missing() -> list[str]:
         return [path for path in files if not (git.root / path).exists()]

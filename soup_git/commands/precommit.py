@@ -117,16 +117,20 @@ def check_manifest(where: str, data: bytes, config_data: bytes) -> None:
     """Raise unless a manifest parses and its header is what its config gives."""
     manifest = parse_manifest(data, where)
     config = parse_adapter_config(config_data, where.removesuffix(MANIFEST) + CONFIG)
-    expected = make_manifest(
-        config,
-        manifest.tensors,
-        weights_md5=manifest.weights_md5,
-        weights_size=manifest.weights_size,
-        recipe=manifest.recipe,
-        where=where,
-    )
+    how = f"git soup add {where.rpartition('/')[0] or '.'}"
+    try:
+        expected = make_manifest(
+            config,
+            manifest.tensors,
+            weights_md5=manifest.weights_md5,
+            weights_size=manifest.weights_size,
+            recipe=manifest.recipe,
+            where=where.removesuffix(MANIFEST) + CONFIG,
+        )
+    except FatalError as error:
+        raise FatalError(f"{where}: {error}", hint=f"{how}, where both are right") from None
     if expected != manifest:
         raise FatalError(
             f"{where}: its header is not what {CONFIG} gives: one of them was edited by hand",
-            hint=f"git soup add {where.rpartition('/')[0] or '.'}",
+            hint=how,
         )

@@ -56,7 +56,8 @@ def _plain(value: Any) -> Any:
 
 def as_table(report: Report) -> str:
     return "".join(
-        part + "\n" if isinstance(part, str) else _ruled(part) for part in report.tables()
+        printable(part) + "\n" if isinstance(part, str) else _ruled(part)
+        for part in report.tables()
     )
 
 

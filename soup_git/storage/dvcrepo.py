@@ -26,6 +26,7 @@ from typing import Any
 from soup_git.core.digests import MD5_HEX, md5_hex
 from soup_git.errors import FatalError
 from soup_git.storage.files import (
+    TEMPORARY,
     beside,
     copy_bytes,
     move_into_place,
@@ -326,7 +327,7 @@ class DvcRepo:
             self._config.get("cache", "type", fallback="reflink,copy").replace('"', "").split(",")
         )
         if "hardlink" in [kind.strip() for kind in kinds]:
-            temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+            temporary = target.with_name(f".soup-{os.getpid()}.tmp")
             temporary.unlink(missing_ok=True)
             try:
                 os.link(source, temporary)
@@ -487,10 +488,11 @@ def walk(folder: Path) -> Iterator[Path]:
     """The files below a folder, sorted, as DVC sees them.
 
     A link to a file counts as that file (DVC's own cache links are such), one to a folder
-    is left out, and one that leads nowhere raises. git's and DVC's folders are left out.
+    is left out, and one that leads nowhere raises. git's and DVC's folders and our own
+    temporary files are left out.
     """
     for path in sorted(folder.iterdir()):
-        if path.name in {".git", ".dvc"}:
+        if path.name in {".git", ".dvc"} or path.match(TEMPORARY):
             continue
         if path.is_dir():
             if not path.is_symlink():

@@ -7,6 +7,7 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,10 +24,24 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o666) -> None:
         temporary.write_bytes(data)
 
 
+TEMPORARY = ".soup-*.tmp"
+"""What a killed command may leave beside a file; git, DVC and our own walks pass over it."""
+_OLD_SECONDS = 3600
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what commands killed long ago left here; nothing is being written for an hour."""
+    for path in folder.glob(TEMPORARY):
+        with contextlib.suppress(OSError):
+            if time.time() - path.lstat().st_mtime > _OLD_SECONDS:
+                path.unlink()
+
+
 @contextlib.contextmanager
 def temporary_in(folder: Path) -> Iterator[Path]:
     """A new empty file in `folder` that is gone when the block ends, unless it was moved."""
     folder.mkdir(parents=True, exist_ok=True)
+    _sweep(folder)
     descriptor, name = tempfile.mkstemp(prefix=".soup-", suffix=".tmp", dir=folder)
     os.close(descriptor)
     temporary = Path(name)

@@ -122,8 +122,7 @@ class GitRepo:
         said = _text(done.stderr).strip().replace("\t", "  ")
         lock = _BUSY.search(said)
         if lock:
-            named = lock["path"] or f"{self.root / lock['config']}.lock"
-            return _left_lock(Path(named))
+            return _left_lock(self._lock_file(lock))
         # git's own advice is about git's own commands; ours follows.
         lines = [line for line in said.split("\n") if not line.startswith("hint:")]
         clean = "\n".join(lines).strip().removeprefix("fatal: ").removeprefix("error: ")
@@ -153,10 +152,21 @@ class GitRepo:
             if not done.returncode:
                 return done
             busy = _BUSY.search(_text(done.stderr))
-            if not busy or time.monotonic() > deadline:
+            # A lock that is older than our patience is not going away while we wait.
+            if not busy or time.monotonic() > deadline or self._is_stale(busy):
                 raise self._failure(arguments, done, hint)
             time.sleep(pause)
             pause = min(pause * 2, 0.25)
+
+    def _lock_file(self, busy: re.Match[str]) -> Path:
+        return Path(busy["path"] or f"{self.root / busy['config']}.lock")
+
+    def _is_stale(self, busy: re.Match[str]) -> bool:
+        try:
+            age = time.time() - self._lock_file(busy).stat().st_mtime
+        except OSError:
+            return False
+        return age > _LOCK_PATIENCE_SECONDS
 
     # -- where things are -----------------------------------------------------------------
 

@@ -82,7 +82,10 @@ def plan_restore(
 def _is_kept(workspace: Workspace, target: Path, md5: str) -> bool:
     if workspace.object_is_sound(md5):
         return True
-    return target.is_dir() and not any(target.iterdir())
+    # A folder whose restoring was cut short is no object, but every file of it is.
+    return target.is_dir() and all(
+        workspace.object_is_sound(workspace.md5(file)) for file in walk(target)
+    )
 
 
 def keep(workspace: Workspace, plan: Plan) -> None:

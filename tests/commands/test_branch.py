@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.two_branches import CONFIG, POLITE_ROWS, ROWS
+from tests.two_branches import CONFIG, POLITE_ROWS, ROWS
 
 ROWS_FILE = "data/train.jsonl"
 MANY = 50_000_001

@@ -6,7 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-from tests.commands.two_branches import CONFIG, POLITE_CONFIG
+from tests.two_branches import CONFIG, POLITE_CONFIG
 
 
 def rows(soup) -> dict[str, dict]:

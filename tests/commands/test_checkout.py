@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.commands.two_branches import CONFIG, POLITE_CONFIG, POLITE_ROWS, ROWS, flip
+from tests.two_branches import CONFIG, POLITE_CONFIG, POLITE_ROWS, ROWS, flip
 
 WEIGHTS = "adapters/support/adapter_model.safetensors"
 MANIFEST = "adapters/support/adapter.manifest"
@@ -613,3 +613,20 @@ def test_a_staged_version_under_an_equal_edit_stays(pinned, soup, git, photo, re
     before = photo()
     refused(soup("checkout", "politer", check=False), 128, "soup.yaml")
     assert photo() == before
+
+
+def test_a_folder_whose_restoring_was_cut_short_is_finished(pinned, soup, git):
+    Path("rows").mkdir()
+    for name in "abc":
+        with Path("rows", name).open("wb") as file:
+            file.write(name.encode())
+            file.truncate(20_000_000)
+    soup("branch", "many", "--dataset", "rows")
+    whole = {p.name: md5_of(p) for p in Path("rows").iterdir()}
+    shutil.rmtree("rows")
+    soup("checkout", "many")
+    Path("rows/b").unlink()
+    Path("rows/.soup-killed.tmp").write_bytes(b"half")
+    assert git("status", "--porcelain").stdout == ""
+    soup("checkout")
+    assert {p.name: md5_of(p) for p in Path("rows").iterdir() if p.suffix != ".tmp"} == whole

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.two_branches import flip
+from tests.two_branches import flip
 
 WEIGHTS = "adapters/support/adapter_model.safetensors"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.two_branches import CONFIG, POLITE_ROWS, ROWS, flip
+from tests.two_branches import CONFIG, POLITE_ROWS, ROWS, flip
 
 ROWS_FILE = "data/train.jsonl"
 A, B, C = "a" * 64, "b" * 64, "c" * 64

@@ -6,7 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-from tests.commands.two_branches import CONFIG
+from tests.two_branches import CONFIG
 
 WEIGHTS = "adapters/support/adapter_model.safetensors"
 
