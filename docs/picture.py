@@ -45,10 +45,8 @@ def main(repository: Path) -> None:
         for line in "\n".join(part for part in (talk, done.stdout.rstrip()) if part).splitlines():
             style = next((colour for word, colour in COLOURS.items() if word in line), "")
             # An SVG viewer drops plain spaces at the start of a line.
-            line = line.replace(" ", "\u00a0")
-            console.print(
-                Text(line, style=style), soft_wrap=False, overflow="ellipsis", no_wrap=True
-            )
+            text = Text(line.replace(" ", "\u00a0"), style=style)
+            console.print(text, soft_wrap=False, overflow="ellipsis", no_wrap=True)
         if done.stdout or done.stderr:
             console.print()
     picture = Path(__file__).parent / "terminal.svg"

@@ -354,9 +354,12 @@ class GitRepo:
         """Hexadecimal digits of an object id: 40, or 64 in a SHA-256 repository."""
         return 64 if self.text("rev-parse", "--show-object-format") == "sha256" else 40
 
-    def write_commit(self, tree: str, parents: Sequence[str], message: str) -> str:
+    def write_commit(
+        self, tree: str, parents: Sequence[str], message: str, *, unattended: bool = False
+    ) -> str:
+        """A commit; `unattended` makes one too where git does not know who its user is."""
         flags = [flag for parent in parents for flag in ("-p", parent)]
-        env = None if self._has_identity else _NO_IDENTITY
+        env = _NO_IDENTITY if unattended and not self._has_identity else None
         done = self.run("commit-tree", tree, *flags, "-F", "-", input=message.encode(), env=env)
         return _text(done.stdout).strip()
 

@@ -101,7 +101,8 @@ class RunRecorder:
         blobs = {path: git.write_blob(data) for path, data in files.items()}
         tree = git.write_tree(tip, blobs)
         parents = git.text("log", "-1", "--format=%P", tip).split()
-        commit = git.write_commit(tree, parents, git.text("log", "-1", "--format=%B", tip) + "\n")
+        message = git.text("log", "-1", "--format=%B", tip) + "\n"
+        commit = git.write_commit(tree, parents, message, unattended=True)
         updates = [RefUpdate(RUNS + self.run, commit, tip)]
         if run_key is not None and git.resolve(LOCKS + run_key) is None:
             updates.append(RefUpdate(LOCKS + run_key, commit, None))
@@ -154,7 +155,7 @@ class RunRecorder:
             f"Soup-Elapsed: {checkpoint.elapsed:.1f}s\n"
             f"Soup-Adapter: {self._adapter}\n"
         )
-        return git.write_commit(tree, parents, message)
+        return git.write_commit(tree, parents, message, unattended=True)
 
     def _move(self, commit: str, old: str, reason: str) -> None:
         self._workspace.git.update_refs([RefUpdate(RUNS + str(self.run), commit, old)], reason)
