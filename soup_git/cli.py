@@ -9,13 +9,17 @@ from __future__ import annotations
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import typer.core
 
 import soup_git
 from soup_git.errors import ExitCode, FatalError
+
+if TYPE_CHECKING:
+    from soup_git.render.report import Report
+    from soup_git.storage.workspace import Workspace
 
 # Help is plain text: git's own help is, and pages and completions are made from it.
 typer.core.HAS_RICH = False
@@ -125,8 +129,16 @@ def run(arguments: list[str]) -> int:
     return int(result or 0)
 
 
-def _form(form: Format | Page, as_json: bool) -> str:
-    return "json" if as_json else form.value
+def _workspace() -> Workspace:
+    from soup_git.storage.workspace import Workspace
+
+    return Workspace.open()
+
+
+def _show(report: Report, form: Format | Page, as_json: bool, output: Path | None = None) -> None:
+    from soup_git.render.report import show
+
+    show(report, "json" if as_json else form.value, output)
 
 
 @app.callback(invoke_without_command=True)
@@ -162,7 +174,6 @@ def init(
 ) -> int:
     """Make this repository a workspace; what is there already stays."""
     from soup_git.commands import init as command
-    from soup_git.render.report import show as show_report
 
     chosen = None
     if template is not None:
@@ -172,7 +183,7 @@ def init(
     elif base is not None or dataset is not None:
         raise typer.BadParameter("--base and --dataset fill in a --template")
     report, code = command.init(Path.cwd(), check_only=check, template=chosen)
-    show_report(report, _form(form, as_json))
+    _show(report, form, as_json)
     return code
 
 
@@ -184,11 +195,9 @@ def add(
 ) -> int:
     """Track adapters: weights to the cache, manifest and pointer staged."""
     from soup_git.commands import add as command
-    from soup_git.render.report import show as show_report
-    from soup_git.storage.workspace import Workspace
 
-    report = command.add(Workspace.open(), folders)
-    show_report(report, _form(form, as_json))
+    report = command.add(_workspace(), folders)
+    _show(report, form, as_json)
     return 0
 
 
@@ -205,11 +214,9 @@ def show(
 ) -> int:
     """Show one adapter: config, base, rank, modules, size, digest, origin."""
     from soup_git.commands import show as command
-    from soup_git.render.report import show as show_report
-    from soup_git.storage.workspace import Workspace
 
-    report = command.show(Workspace.open(), spec, adapter)
-    show_report(report, _form(form, as_json), output)
+    report = command.show(_workspace(), spec, adapter)
+    _show(report, form, as_json, output)
     return 0
 
 
@@ -233,13 +240,11 @@ def diff(
 ) -> int:
     """Compare two adapters: how far each module's update moved, whatever the factors' basis."""
     from soup_git.commands import diff as command
-    from soup_git.render.report import show as show_report
-    from soup_git.storage.workspace import Workspace
 
-    report = command.diff(Workspace.open(), a, b, adapter)
-    wanted = _form(form, as_json)
-    rows = top_k or (command.ROWS_IN_TABLE if wanted in {"table", "markdown"} else None)
-    show_report(report if rows is None else report.top(rows), wanted, output)
+    report = command.diff(_workspace(), a, b, adapter)
+    is_short = not as_json and form in {Page.table, Page.markdown}
+    rows = top_k or (command.ROWS_IN_TABLE if is_short else None)
+    _show(report if rows is None else report.top(rows), form, as_json, output)
     return ExitCode.CHECK_FAILED if exit_code and report.differs else ExitCode.OK
 
 
@@ -315,11 +320,9 @@ def merge(
 ) -> int:
     """Merge adapters into one, on their updates ΔW = s·B·A rather than on A and B."""
     from soup_git.commands import merge as command
-    from soup_git.render.report import show as show_report
-    from soup_git.storage.workspace import Workspace
 
     if list_:
-        show_report(command.strategies(), _form(form, as_json))
+        _show(command.strategies(), form, as_json)
         return 0
     named = [*(specs or []), *(more or [])]
     if output is None:
@@ -330,7 +333,7 @@ def merge(
         named, output, strategy, weights, expression, density, seed, rank, space,
         normalize, allow_cross_base, base, force,
     )  # fmt: skip
-    show_report(command.merge(Workspace.open(), request), _form(form, as_json))
+    _show(command.merge(_workspace(), request), form, as_json)
     return 0
 
 
@@ -338,10 +341,8 @@ def merge(
 def status(form: FormatOption = Format.table, as_json: JsonOption = False) -> int:
     """Say what is clean, modified, missing or drifted: adapters, data, lock."""
     from soup_git.commands import status as command
-    from soup_git.render.report import show as show_report
-    from soup_git.storage.workspace import Workspace
 
-    show_report(command.status(Workspace.open()), _form(form, as_json))
+    _show(command.status(_workspace()), form, as_json)
     return 0
 
 
@@ -349,11 +350,9 @@ def status(form: FormatOption = Format.table, as_json: JsonOption = False) -> in
 def fsck(form: FormatOption = Format.table, as_json: JsonOption = False) -> int:
     """Check that every manifest, lock and object that a ref reaches agrees; exit 1 if not."""
     from soup_git.commands import fsck as command
-    from soup_git.render.report import show as show_report
-    from soup_git.storage.workspace import Workspace
 
-    report, code = command.fsck(Workspace.open())
-    show_report(report, _form(form, as_json))
+    report, code = command.fsck(_workspace())
+    _show(report, form, as_json)
     return code
 
 
@@ -412,8 +411,6 @@ def branch(
     """Make a branch that pins config, dataset, base and environment."""
     from soup_git.commands import branch as command
     from soup_git.commands import checkout as checkout_command
-    from soup_git.render.report import show as show_report
-    from soup_git.storage.workspace import Workspace
 
     _expect_names(names, 2 if move else 1)
     pins = {"-c": config, "--base": base, "--dataset": dataset, "--switch": switch}
@@ -422,7 +419,7 @@ def branch(
         raise typer.BadParameter("-d and -m do not go together")
     if (delete or move) and unfit:
         raise typer.BadParameter(f"{unfit[0]} means nothing with {'-d' if delete else '-m'}")
-    workspace = Workspace.open()
+    workspace = _workspace()
     if delete:
         command.delete(workspace, names[0], force=force)
         return 0
@@ -438,9 +435,9 @@ def branch(
         start=start,
         force=force,
     )
-    show_report(report, _form(form, as_json))
+    _show(report, form, as_json)
     if switch:
-        checkout_command.checkout(Workspace.open(), names[0], force=False)
+        checkout_command.checkout(_workspace(), names[0], force=False)
     return 0
 
 
@@ -455,10 +452,8 @@ def _expect_names(names: list[str], count: int) -> None:
 def branches(form: FormatOption = Format.table, as_json: JsonOption = False) -> int:
     """List the branches that pin something, and whether each still holds."""
     from soup_git.commands import branches as command
-    from soup_git.render.report import show as show_report
-    from soup_git.storage.workspace import Workspace
 
-    show_report(command.branches(Workspace.open()), _form(form, as_json))
+    _show(command.branches(_workspace()), form, as_json)
     return 0
 
 
@@ -483,9 +478,8 @@ def checkout(
     Without NAME, repair the work tree to what HEAD names.
     """
     from soup_git.commands import checkout as command
-    from soup_git.storage.workspace import Workspace
 
-    workspace = Workspace.open()
+    workspace = _workspace()
     if name is None:
         if output is not None:
             raise FatalError("-o needs a branch to take the config from", hint="git soup branches")
@@ -527,11 +521,9 @@ def lock_write(
 ) -> int:
     """Compute the pins from soup.yaml and the work tree, and write soup.lock."""
     from soup_git.commands import lock as command
-    from soup_git.render.report import show as show_report
-    from soup_git.storage.workspace import Workspace
 
     overrides = command.Overrides(base_model, base_sha, dataset_sha, env_hash)
-    show_report(command.write(Workspace.open(), overrides, output), _form(form, as_json))
+    _show(command.write(_workspace(), overrides, output), form, as_json)
     return 0
 
 
@@ -543,10 +535,8 @@ def lock_show(
 ) -> int:
     """Show a lock and validate its closure."""
     from soup_git.commands import lock as command
-    from soup_git.render.report import show as show_report
-    from soup_git.storage.workspace import Workspace
 
-    show_report(command.show(Workspace.open(), file), _form(form, as_json))
+    _show(command.show(_workspace(), file), form, as_json)
     return 0
 
 
@@ -571,12 +561,10 @@ def lock_check(
     """Compare soup.lock with the world; exit 3 when a pin drifted."""
     from soup_git.commands import lock as command
     from soup_git.render.report import say
-    from soup_git.render.report import show as show_report
-    from soup_git.storage.workspace import Workspace
 
     overrides = command.Overrides(base_model, base_sha, dataset_sha, env_hash)
-    report, code = command.check(Workspace.open(), overrides, staged=staged, strict=strict, env=env)
-    show_report(report, _form(form, as_json))
+    report, code = command.check(_workspace(), overrides, staged=staged, strict=strict, env=env)
+    _show(report, form, as_json)
     for hint in report.hints:
         say(f"hint: {hint}")
     return code
@@ -586,10 +574,8 @@ def lock_check(
 def env_show(form: FormatOption = Format.table, as_json: JsonOption = False) -> int:
     """Show the environment that training would run in, and its digest."""
     from soup_git.commands import env as command
-    from soup_git.render.report import show as show_report
-    from soup_git.storage.workspace import Workspace
 
-    show_report(command.show(Workspace.open()), _form(form, as_json))
+    _show(command.show(_workspace()), form, as_json)
     return 0
 
 
@@ -597,11 +583,9 @@ def env_show(form: FormatOption = Format.table, as_json: JsonOption = False) -> 
 def env_check(form: FormatOption = Format.table, as_json: JsonOption = False) -> int:
     """Say which packages differ from the lock's environment; exit 3 when one does."""
     from soup_git.commands import env as command
-    from soup_git.render.report import show as show_report
-    from soup_git.storage.workspace import Workspace
 
-    report, code = command.check(Workspace.open())
-    show_report(report, _form(form, as_json))
+    report, code = command.check(_workspace())
+    _show(report, form, as_json)
     return code
 
 
@@ -621,17 +605,13 @@ def train(
 ) -> int:
     """Run the pipeline of dvc.yaml (dvc repro), or offer the result that is there already."""
     from soup_git.commands import train as command
-    from soup_git.render.report import show as show_report
-    from soup_git.storage.workspace import Workspace
 
     if again and reuse:
         raise typer.BadParameter("--again and --reuse exclude each other")
     ask = sys.stdin.isatty() and sys.stderr.isatty()
-    report, code = command.train(
-        Workspace.open(), again=again, reuse=reuse, restart=restart, ask=ask
-    )
+    report, code = command.train(_workspace(), again=again, reuse=reuse, restart=restart, ask=ask)
     if report is not None:
-        show_report(report, _form(form, as_json))
+        _show(report, form, as_json)
     return code
 
 
@@ -639,11 +619,9 @@ def train(
 def plan(form: FormatOption = Format.table, as_json: JsonOption = False) -> int:
     """Say what dvc repro would do, and why; exit 3 when something would run."""
     from soup_git.commands import plan as command
-    from soup_git.render.report import show as show_report
-    from soup_git.storage.workspace import Workspace
 
-    report, code = command.plan(Workspace.open())
-    show_report(report, _form(form, as_json))
+    report, code = command.plan(_workspace())
+    _show(report, form, as_json)
     return code
 
 
@@ -664,11 +642,9 @@ def verify(
 ) -> int:
     """Rebuild the adapter of REV from its lock in a scratch work tree, and compare digests."""
     from soup_git.commands import verify as command
-    from soup_git.render.report import show as show_report
-    from soup_git.storage.workspace import Workspace
 
-    report, code = command.verify(Workspace.open(), revision, tolerance)
-    show_report(report, _form(form, as_json))
+    report, code = command.verify(_workspace(), revision, tolerance)
+    _show(report, form, as_json)
     return code
 
 
@@ -683,12 +659,10 @@ def data_show(
 ) -> int:
     """Show a row of the training data (1 is the first), as training sees it."""
     from soup_git.commands import data as command
-    from soup_git.render.report import show as show_report
-    from soup_git.storage.workspace import Workspace
 
-    workspace = Workspace.open()
+    workspace = _workspace()
     report = command.tokens(workspace, row) if tokens else command.row(workspace, row)
-    show_report(report, _form(form, as_json))
+    _show(report, form, as_json)
     return 0
 
 
@@ -696,10 +670,8 @@ def data_show(
 def config_check(form: FormatOption = Format.table, as_json: JsonOption = False) -> int:
     """Check soup.yaml without training: every error at once, with its line."""
     from soup_git.commands import config as command
-    from soup_git.render.report import show as show_report
-    from soup_git.storage.workspace import Workspace
 
-    show_report(command.check(Workspace.open()), _form(form, as_json))
+    _show(command.check(_workspace()), form, as_json)
     return 0
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from soup_git.core.digests import sha256_hex
 from soup_git.core.lock import LOCK, Lock
-from soup_git.core.manifest import CONFIG, MANIFEST, WEIGHTS, make_manifest
+from soup_git.core.manifest import CONFIG, MANIFEST, WEIGHTS, agrees
 from soup_git.core.names import NAME
 from soup_git.core.text import shortened
 from soup_git.core.trainconfig import CONFIG_FILE, parse_config_pins
@@ -221,17 +221,11 @@ def _adapter_mismatches(snapshot: Snapshot, folder: str) -> list[Mismatch]:
     path = inside_folder(folder, MANIFEST)
     try:
         manifest, config = snapshot.manifest(folder), snapshot.config(folder)
-        expected = make_manifest(
-            config,
-            manifest.tensors,
-            weights_md5=manifest.weights_md5,
-            weights_size=manifest.weights_size,
-            recipe=manifest.recipe,
-        )
+        fits = agrees(manifest, config)
     except FatalError as error:
         return [Mismatch("adapter", path, str(error))]
     found = []
-    if expected != manifest:
+    if not fits:
         found.append(Mismatch("adapter", path, f"its header is not what {CONFIG} gives"))
     pointer = snapshot.weights(folder)
     if pointer is None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from soup_git.core.adapter import parse_adapter_config
 from soup_git.core.lock import LOCK, parse_lock
-from soup_git.core.manifest import CONFIG, MANIFEST, WEIGHTS, make_manifest, parse_manifest
+from soup_git.core.manifest import CONFIG, MANIFEST, WEIGHTS, agrees, parse_manifest
 from soup_git.core.trainconfig import CONFIG_FILE
 from soup_git.errors import DriftError, ExitCode, FatalError
 from soup_git.storage.gitrepo import GitRepo
@@ -119,17 +119,10 @@ def check_manifest(where: str, data: bytes, config_data: bytes) -> None:
     config = parse_adapter_config(config_data, where.removesuffix(MANIFEST) + CONFIG)
     how = f"git soup add {where.rpartition('/')[0] or '.'}"
     try:
-        expected = make_manifest(
-            config,
-            manifest.tensors,
-            weights_md5=manifest.weights_md5,
-            weights_size=manifest.weights_size,
-            recipe=manifest.recipe,
-            where=where.removesuffix(MANIFEST) + CONFIG,
-        )
+        fits = agrees(manifest, config, where.removesuffix(MANIFEST) + CONFIG)
     except FatalError as error:
         raise FatalError(f"{where}: {error}", hint=f"{how}, where both are right") from None
-    if expected != manifest:
+    if not fits:
         raise FatalError(
             f"{where}: its header is not what {CONFIG} gives: one of them was edited by hand",
             hint=how,

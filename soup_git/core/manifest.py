@@ -143,6 +143,22 @@ def make_manifest(
     )
 
 
+def agrees(manifest: Manifest, config: AdapterConfig, where: str = CONFIG) -> bool:
+    """Whether a manifest's header is what the config beside it gives.
+
+    Raises `FatalError` where the config contradicts the tensors' shapes (`check_ranks`).
+    """
+    expected = make_manifest(
+        config,
+        manifest.tensors,
+        weights_md5=manifest.weights_md5,
+        weights_size=manifest.weights_size,
+        recipe=manifest.recipe,
+        where=where,
+    )
+    return expected == manifest
+
+
 def _header(config: AdapterConfig, tensors: Sequence[Tensor]) -> Iterable[tuple[str, str]]:
     yield "peft", config.peft_type.lower()
     yield "base", _one_word(config.base_model or "-")
