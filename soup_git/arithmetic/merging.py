@@ -134,7 +134,9 @@ class _Matrix:
         self.shape = (stored.shape[0], stored.shape[1])
 
     def rows(self, start: int, stop: int, out: Array) -> None:
-        out[:] = self._stored.read(slice(start, stop), out.dtype.type, None)
+        values = self._stored.read(slice(start, stop), out.dtype.type, out.reshape(-1))
+        if not np.may_share_memory(values, out):
+            out[:] = values
 
 
 class _Product:

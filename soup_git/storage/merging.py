@@ -229,18 +229,28 @@ def _plan(inputs: Sequence[Input], recipe: Recipe) -> list[_Planned]:
         planned.append(
             _Planned(name, parts, rank, widest(dtypes), _scale(parts) if recipe.is_exact else 1.0)
         )
-    planned = [_with_companions(p, planned) for p in planned]
+    planned = _with_companions(planned)
     return _with_common_scale(planned) if recipe.is_exact else planned
 
 
-def _with_companions(p: _Planned, planned: Sequence[_Planned]) -> _Planned:
-    modules = [module for other in planned for _, module in other.parts]
-    left = p.parts[0][1].left
-    bias = left.removesuffix("weight") + "bias" if left.endswith(".lora_B.weight") else None
+def _with_companions(planned: Sequence[_Planned]) -> list[_Planned]:
+    """lora_bias and DoRA's magnitude in every module, where one module of an input has them."""
+    modules = [module for p in planned for _, module in p.parts]
+    has_bias = any(m.bias for m in modules)
     magnitude = next((m.magnitude for m in modules if m.magnitude), None)
-    if magnitude is not None:
-        magnitude = left.partition(".lora_")[0] + magnitude[magnitude.index(".lora_magnitude") :]
-    return replace(p, bias=bias if any(m.bias for m in modules) else None, magnitude=magnitude)
+    suffix = magnitude[magnitude.index(".lora_magnitude") :] if magnitude else None
+    found = []
+    for p in planned:
+        left = p.parts[0][1].left
+        bias = has_bias and left.endswith(".lora_B.weight")
+        found.append(
+            replace(
+                p,
+                bias=left.removesuffix("weight") + "bias" if bias else None,
+                magnitude=left.partition(".lora_")[0] + suffix if suffix else None,
+            )
+        )
+    return found
 
 
 def _rank(found: Input, module: Module) -> int:

@@ -22,6 +22,7 @@ from soup_git.arithmetic.products import hadamard, kronecker
 from soup_git.core.adapter import module_of
 from soup_git.core.manifest import Tensor
 from soup_git.errors import FatalError
+from soup_git.storage.blas import use_one_blas_thread
 from soup_git.storage.tensors import TensorFile
 from soup_git.storage.weights import Entry
 from soup_git.storage.workspace import Adapter
@@ -180,6 +181,7 @@ def open_adapter(adapter: Adapter) -> OpenAdapter:
             f"the weights of {adapter.spec} (md5:{adapter.manifest.weights_md5}) are not here",
             hint="git soup checkout, or dvc fetch, brings them from the DVC remote",
         )
+    use_one_blas_thread()
     file = TensorFile(adapter.weights, adapter.spec)
     opened = OpenAdapter(adapter, file, json.loads(adapter.config_data))
     _check_manifest(opened)

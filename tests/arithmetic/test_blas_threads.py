@@ -19,10 +19,17 @@ for path in paths:
 """
 
 
-@pytest.mark.parametrize("before", ["", "import numpy", "import soup_git.storage.weights as w; w.sum_of_squares(bytes(8), 'F32')"])  # fmt: skip
+@pytest.mark.parametrize(
+    "before",
+    [
+        "import soup_git.arithmetic",
+        "import soup_git.storage.weights as w; w.sum_of_squares(bytes(8), 'F32')",
+        "import numpy; from soup_git.storage.blas import use_one_blas_thread as one; one()",
+    ],
+)
 def test_the_arithmetic_runs_on_one_blas_thread(before, monkeypatch):
     monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
-    program = f"{before}\nimport soup_git.arithmetic\n{COUNT}"
+    program = f"{before}\n{COUNT}"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
