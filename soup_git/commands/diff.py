@@ -319,12 +319,14 @@ def bar(share: float) -> str:
 
 
 def common_prefix(names: Sequence[str]) -> str:
-    """What all names share, up to and with a dot: a table may drop it."""
+    """What all names share before the list of layers: a table may drop it, never a layer."""
     first, last = (min(names), max(names)) if len(names) > 1 else ("", "")
     shared = "".join(
         x for x, _ in takewhile(lambda p: p[0] == p[1], zip(first, last, strict=False))
     )
-    return shared[: shared.rfind(".") + 1]
+    parts = shared[: shared.rfind(".") + 1].split(".")
+    numbered = next((i for i, part in enumerate(first.split(".")) if part.isdigit()), len(parts))
+    return "".join(f"{part}." for part in parts[: min(len(parts) - 1, max(numbered - 1, 0))])
 
 
 def place(module: str) -> tuple[str, str]:
