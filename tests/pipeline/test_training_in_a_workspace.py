@@ -7,16 +7,16 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-pytest.importorskip("trl", reason="the train extra is not installed")
-sys.path.insert(0, str(Path(__file__).parent.parent / "training"))
 from tests.training import tiny_model as tiny
+
+pytest.importorskip("trl", reason="the train extra is not installed")
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -211,7 +211,7 @@ def test_a_killed_stage_goes_on_to_the_same_bytes(trained: Path) -> None:
     ]  # fmt: skip
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[Any]) -> None:
     deadline = time.monotonic() + 120
     while not condition():
         assert process.poll() is None, "it ended before it could be killed"
@@ -234,6 +234,41 @@ def test_an_interrupted_run_is_not_resumed_with_another_config(trained: Path) ->
     assert "training.lr: 0.002 -> 0.003" in said
     assert "git soup train --restart" in said
     run("git-soup", "train", "--restart", cwd=trained)
+
+
+def test_a_second_training_waits_for_the_first(trained: Path) -> None:
+    first = subprocess.Popen(
+        ["git-soup", "train", "--again"],
+        cwd=trained,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    state = trained / ".git" / "soup" / "training"
+    wait_for(lambda: list(state.glob("*/run.json")) != [], first)
+    second = subprocess.run(
+        ["git-soup", "train"], cwd=trained, capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+    assert first.wait() == 0
+    assert second.returncode == 0, second.stderr
+    assert "waiting until it is done" in second.stderr
+    assert "didn't change, skipping" in second.stderr
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(trained: Path) -> None:
+    before = md5_of(trained)
+    process = subprocess.Popen(
+        ["git-soup", "train", "--again"],
+        cwd=trained, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    state = trained / ".git" / "soup" / "training"
+    wait_for(lambda: list(state.glob("*/checkpoint-3/*.safetensors")) != [], process)
+    os.killpg(process.pid, signal.SIGINT)
+    said = process.communicate()[1]
+    assert process.returncode == 130, said
+    assert "interrupted at step" in said
+    assert "the same command goes on from there" in said
+    run("git-soup", "train", "--again", cwd=trained)
+    assert md5_of(trained) == before
 
 
 def test_the_branch_brings_its_own_adapter_back(trained: Path) -> None:
