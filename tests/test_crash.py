@@ -23,7 +23,7 @@ from tests.two_branches import CONFIG
 
 __all__ = ["_pinned_template", "dvc", "object_of", "photo", "pinned", "refused"]
 
-ROUNDS = 14
+ROUNDS = 12
 WEIGHTS = "adapters/support/adapter_model.safetensors"
 
 
