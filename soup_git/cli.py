@@ -637,13 +637,14 @@ def verify(
             help="Accept relative differences of the update up to X, as GPUs need.",
         ),
     ] = None,
+    adapter: AdapterOption = None,
     form: FormatOption = Format.table,
     as_json: JsonOption = False,
 ) -> int:
-    """Rebuild the adapter of REV from its lock in a scratch work tree, and compare digests."""
+    """Rebuild the adapter of REV from its lock, or its recipe, and compare digests."""
     from soup_git.commands import verify as command
 
-    report, code = command.verify(_workspace(), revision, tolerance)
+    report, code = command.verify(_workspace(), revision, tolerance, adapter)
     _show(report, form, as_json)
     return code
 

@@ -51,7 +51,8 @@ class DriftError(FatalError):
 
 def report_error(error: FatalError) -> int:
     lines = printable(str(error), keep_newlines=True)
-    print(f"fatal: {lines}", file=sys.stderr)
+    word = "error" if error.code == ExitCode.USAGE else "fatal"
+    print(f"{word}: {lines}", file=sys.stderr)
     if error.hint:
         print(f"hint: {printable(error.hint)}", file=sys.stderr)
     return int(error.code)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from soup_git.core.adapter import parse_adapter_config
-from soup_git.core.manifest import CONFIG, MANIFEST, WEIGHTS, make_manifest
+from soup_git.core.manifest import CONFIG, MANIFEST, WEIGHTS, Manifest, make_manifest
 from soup_git.errors import ExitCode, FatalError
 from soup_git.render.report import Table, size
-from soup_git.storage.workspace import Adapter, Workspace
+from soup_git.storage.workspace import Adapter, Snapshot, Workspace
 
 if TYPE_CHECKING:
     from soup_git.storage.merging import Input, Outcome, Recipe
@@ -441,3 +441,56 @@ def recipe_lines(recipe: Recipe, inputs: Sequence[Input], base: Path | None = No
         where = f"{adapter.commit}:{adapter.path}" if adapter.commit else Path(adapter.path).name
         lines.append(f"input {found.weight!r} md5:{found.digest} {json.dumps(where)}")
     return lines
+
+
+def rebuild(workspace: Workspace, snapshot: Snapshot, manifest: Manifest, output: Path) -> None:
+    """Make a merged adapter again from its manifest's recipe, into `output`.
+
+    Inputs are found by the digest of their weights: at the commit the recipe names, else
+    among the adapters of `snapshot` and of the tips of all refs.
+    """
+    values: dict[str, str] = {}
+    inputs: list[tuple[str, str, str]] = []
+    for line in manifest.recipe:
+        key, _, value = line.partition(" ")
+        if key == "input":
+            weight, digest, where = value.split(" ", 2)
+            inputs.append((weight, digest.removeprefix("md5:"), json.loads(where)))
+        else:
+            values[key] = value
+    if "base-weights" in values:
+        raise FatalError(
+            f"this merge read the weights of its base model, {values['base-weights']}",
+            hint="git soup merge --base DIR with the recipe that git soup show prints",
+        )
+    settings = json.loads(values["settings"])
+    request = MergeRequest(
+        specs=[_find_input(workspace, snapshot, md5, where) for _, md5, where in inputs],
+        output=output,
+        strategy=values["strategy"],
+        weights=",".join(weight for weight, _, _ in inputs),
+        density=settings.get("density"),
+        seed=settings.get("seed"),
+        rank=str(settings["rank"]) if "rank" in settings else None,
+        allow_cross_base=True,
+    )
+    recipe, weights = replace(_recipe(request), space=values["space"]), _weights(request)
+    adapters = [workspace.adapter(spec) for spec in request.specs]
+    opened, notes = _opened(workspace, adapters, weights, recipe)
+    _written(request, recipe, opened, notes)
+
+
+def _find_input(workspace: Workspace, snapshot: Snapshot, md5: str, where: str) -> str:
+    commit, colon, _ = where.partition(":")
+    if colon and workspace.git.resolve(commit) is not None:
+        return where
+    tips = {snapshot.label, *workspace.git.refs("refs/heads", "refs/tags", "refs/soup").values()}
+    for tip in sorted(tips, key=lambda tip: tip != snapshot.label):
+        there = workspace.at(tip)
+        for folder in there.adapters:
+            if there.manifest(folder).weights_md5 == md5:
+                return f"{workspace.git.commit(tip)}:{folder}"
+    raise FatalError(
+        f"the input {where} (md5:{md5}) of this merge is in no branch, tag or run",
+        hint="git soup add its folder and commit it, then again",
+    )

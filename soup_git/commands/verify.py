@@ -12,9 +12,10 @@ from typing import ClassVar
 
 from soup_git.commands.diff import compare
 from soup_git.commands.lock import Overrides, check_pins
+from soup_git.commands.merge import rebuild
 from soup_git.core.lock import Lock
 from soup_git.core.manifest import Manifest
-from soup_git.core.trainconfig import CONFIG_FILE, parse_config_pins
+from soup_git.core.trainconfig import CONFIG_FILE, ConfigPins, parse_config_pins
 from soup_git.errors import DriftError, ExitCode, FatalError
 from soup_git.render.report import Table, say
 from soup_git.storage.workspace import Snapshot, Workspace
@@ -50,11 +51,17 @@ class VerifyReport:
 
 
 def verify(
-    workspace: Workspace, revision: str, tolerance: float | None
+    workspace: Workspace, revision: str, tolerance: float | None, adapter: str | None = None
 ) -> tuple[VerifyReport, ExitCode]:
-    """Train what `revision` pins in a scratch work tree; exit 0 only for the same adapter."""
+    """Make an adapter of `revision` again from what it pins; exit 0 only for the same one."""
     commit = workspace.git.commit(revision)
     snapshot = workspace.at(commit, label=revision)
+    folder = _adapter_of(snapshot, adapter)
+    expected = snapshot.manifest(folder)
+    if expected.is_merged:
+        with _temporary(workspace) as place:
+            rebuild(workspace, snapshot, expected, place / "merged")
+            return _compare(workspace, revision, folder, expected, place / "merged", tolerance)
     lock = snapshot.lock
     if lock is None:
         raise FatalError(
@@ -63,28 +70,49 @@ def verify(
         )
     config = lock.config_path or CONFIG_FILE
     names = parse_config_pins(snapshot.require(config), snapshot.where(config))
-    adapter = str(PurePosixPath(names.output or "./output"))
-    if adapter not in snapshot.adapters:
+    if folder != _output(names):
         raise FatalError(
-            f"{revision} has no adapter at {adapter}, where its config puts it",
-            hint=f"git checkout {revision}, then git soup train",
-        )
-    expected = snapshot.manifest(adapter)
-    if expected.is_merged:
-        raise FatalError(
-            f"{adapter} in {revision} was merged, not trained; its manifest's recipe says from what",
-            hint=f"git soup show {revision}:{adapter}",
+            f"{folder} in {revision} was added, not trained: its config trains {_output(names)}",
+            hint=f"git log --diff-filter=A -- {folder} tells where it came from",
         )
     _refuse_drift(workspace, snapshot, lock)
-    with _scratch(workspace, commit) as scratch:
+    with _temporary(workspace) as place, _scratch(workspace, commit, place) as scratch:
         for path, output in snapshot.outputs.items():
             if path == lock.dataset_path or path.startswith(f"{lock.dataset_path}/"):
                 if not workspace.object_is_sound(output.md5):
                     workspace.dvc.fetch([output])
                 restore_output(scratch, output)
         _bring_base(workspace, scratch, names.base)
-        folder = _train(scratch, scratch.root / config, adapter)
-        return _compare(workspace, revision, adapter, expected, folder, tolerance)
+        rebuilt = _train(scratch, scratch.root / config, folder)
+        return _compare(workspace, revision, folder, expected, rebuilt, tolerance)
+
+
+def _adapter_of(snapshot: Snapshot, named: str | None) -> str:
+    """The adapter to rebuild: the named one, else the one its config trains, else the only one."""
+    if named is not None:
+        folder = PurePosixPath(named).as_posix()
+        if folder not in snapshot.adapters:
+            raise FatalError(
+                f"{snapshot.label} has no adapter at {named}",
+                hint=f"it has {', '.join(snapshot.adapters) or 'none'}",
+            )
+        return folder
+    data = snapshot.read(CONFIG_FILE)
+    trained = _output(parse_config_pins(data, snapshot.where(CONFIG_FILE))) if data else None
+    if trained in snapshot.adapters:
+        return str(trained)
+    if len(snapshot.adapters) == 1:
+        return snapshot.adapters[0]
+    raise FatalError(
+        f"{snapshot.label} has {len(snapshot.adapters)} adapters, and none where its config puts one",
+        hint="git soup verify --adapter PATH names one"
+        if snapshot.adapters
+        else "git soup train makes one",
+    )
+
+
+def _output(names: ConfigPins) -> str:
+    return PurePosixPath(names.output or "./output").as_posix()
 
 
 def _refuse_drift(workspace: Workspace, snapshot: Snapshot, lock: Lock) -> None:
@@ -102,19 +130,28 @@ def _refuse_drift(workspace: Workspace, snapshot: Snapshot, lock: Lock) -> None:
 
 
 @contextlib.contextmanager
-def _scratch(workspace: Workspace, commit: str) -> Iterator[Workspace]:
-    """A linked work tree of `commit` that is gone afterwards, also after an error."""
+def _temporary(workspace: Workspace) -> Iterator[Path]:
+    """A folder under git's own that is gone afterwards, also after an error."""
     place = workspace.git.common_dir / "soup"
     place.mkdir(exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="verify-", dir=place))
     try:
-        tree = folder / "tree"
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _scratch(workspace: Workspace, commit: str, place: Path) -> Iterator[Workspace]:
+    """A linked work tree of `commit` in `place`."""
+    tree = place / "tree"
+    try:
         workspace.git.run("worktree", "add", "--quiet", "--detach", str(tree), commit)
         scratch = Workspace.open(tree)
         yield scratch
         scratch.git.close()
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(tree, ignore_errors=True)
         workspace.git.run("worktree", "prune", check=False)
 
 
