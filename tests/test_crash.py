@@ -135,6 +135,22 @@ def test_checkout(pinned, soup, git, killed, again, whole):
         assert "clean  adapters/support" in soup("status").stdout
 
 
+def test_merge_over_an_adapter(pinned, soup, git, killed, again, whole, make_adapter):
+    for name in ("one", "two"):
+        make_adapter(f"adapters/{name}", seed=len(name) + ord(name[0]), layers=30)
+    words = ("merge", "./adapters/one", "./adapters/two", "-o", "adapters/both", "--force")
+    slowest = duration(soup, *words)
+    made = Path("adapters/both/adapter.manifest").read_text()
+    for moment in moments(slowest)[::2]:
+        killed(moment, *words)
+        whole()
+        for left in Path("adapters").glob(".soup-*"):
+            os.utime(left, (1, 1))
+        again(*words)
+        assert Path("adapters/both/adapter.manifest").read_text() == made
+        soup("show", "./adapters/both")
+
+
 def test_lock_write(pinned, soup, git, killed, again, whole):
     slowest = duration(soup, "lock", "write")
     for number, moment in enumerate(moments(slowest)):

@@ -26,6 +26,8 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o666) -> None:
 
 TEMPORARY = ".soup-*.tmp"
 """What a killed command may leave beside a file; git, DVC and our own walks pass over it."""
+REPLACED = ".old.tmp"
+"""The end of a name under which a folder waits while another takes its place (`folders`)."""
 _OLD_SECONDS = 3600
 
 
@@ -33,8 +35,9 @@ def _sweep(folder: Path) -> None:
     """Remove what commands killed long ago left here; nothing is being written for an hour."""
     for path in folder.glob(TEMPORARY):
         with contextlib.suppress(OSError):
-            if time.time() - path.lstat().st_mtime > _OLD_SECONDS:
-                path.unlink()
+            if path.name.endswith(REPLACED) or time.time() - path.lstat().st_mtime < _OLD_SECONDS:
+                continue
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 @contextlib.contextmanager
@@ -53,7 +56,7 @@ def temporary_in(folder: Path) -> Iterator[Path]:
 
 def move_into_place(temporary: Path, path: Path, *, mode: int) -> None:
     """Give a finished file its name: durable first, then visible."""
-    temporary.chmod(mode & ~_umask())
+    temporary.chmod(mode & ~umask())
     fsync(temporary)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary.replace(path)
@@ -76,7 +79,8 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _umask() -> int:
+def umask() -> int:
+    """The process's file mode mask; it can only be read by setting it."""
     current = os.umask(0o022)
     os.umask(current)
     return current
