@@ -18,6 +18,11 @@ from soup_git.core.text import printable
 
 ISSUES = "https://github.com/git-soup/git-soup/issues"
 
+OF_THE_TRAIN_EXTRA = {
+    "accelerate", "datasets", "jinja2", "peft", "safetensors", "tokenizers", "torch",
+    "transformers", "trl",
+}  # fmt: skip
+
 
 class ExitCode(IntEnum):
     """git's own exit codes where git has one."""
@@ -74,6 +79,15 @@ def run_to_exit_code(command: Callable[[], int]) -> int:
         return ExitCode.OK
     except OSError as error:
         return report_error(_from_the_system(error))
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in OF_THE_TRAIN_EXTRA:
+            return _report_bug()
+        return report_error(
+            FatalError(
+                f"this trains or reads a model, and {error.name} is not installed",
+                hint="pip install 'git-soup[train]'",
+            )
+        )
     except Exception:  # noqa: BLE001 - the edge: whatever else arrives here is our bug
         return _report_bug()
     return code
