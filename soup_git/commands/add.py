@@ -30,7 +30,7 @@ from soup_git.errors import FatalError
 from soup_git.render.report import Table, say, size
 from soup_git.storage.dvcrepo import POINTER_SUFFIX, pointer_text
 from soup_git.storage.files import inside, write_atomically
-from soup_git.storage.weights import Fingerprint, fingerprint, read_header
+from soup_git.storage.weights import Fingerprint, read_header
 from soup_git.storage.workspace import Workspace, inside_folder, no_weights
 
 
@@ -142,12 +142,8 @@ def _refuse_what_others_track(workspace: Workspace, path: str) -> None:
 def _store(workspace: Workspace, folder: Path, path: str, config: AdapterConfig) -> AddedAdapter:
     weights = folder / WEIGHTS
     as_it_was = weights.stat()
-
-    def inspect(copy: Path) -> tuple[str, Fingerprint]:
-        found = fingerprint(copy, shown=inside_folder(path, WEIGHTS))
-        return found.md5, found
-
-    md5, found = workspace.dvc.store_file(weights, inspect)
+    found = workspace.store_weights(weights, inside_folder(path, WEIGHTS))
+    md5 = found.md5
     workspace.remember_weights(workspace.dvc.object_path(md5), found)
     if _same_file(weights.stat(), as_it_was):
         workspace.remember_weights(weights, found)

@@ -180,10 +180,6 @@ def _names(snapshot: Snapshot, config_path: str) -> ConfigPins:
     return ConfigPins() if data is None else parse_config_pins(data, config_path)
 
 
-def _revision(snapshot: Snapshot, config_path: str) -> str | None:
-    return _names(snapshot, config_path).revision
-
-
 def _dataset_path(workspace: Workspace, names: ConfigPins) -> str | None:
     if names.dataset is None:
         return None
@@ -290,18 +286,18 @@ def check_pins(
 ) -> list[PinCheck]:
     config_path = lock.config_path or CONFIG_FILE
     config = config_pin(snapshot, config_path)
-    names = ConfigPins()
-    if config.digest is not None and config.digest != lock.config_sha:
-        # An edited config may name other inputs: those are what would be trained on now.
-        names = _names(snapshot, config_path)
+    now_named = _names(snapshot, config_path)
+    # An edited config may name other inputs: those are what would be trained on now.
+    is_edited = config.digest is not None and config.digest != lock.config_sha
+    names = now_named if is_edited else ConfigPins()
     dataset = _dataset_path(workspace, names) or lock.dataset_path
     if dataset is None:
-        dataset = _dataset_path(workspace, _names(snapshot, config_path))
+        dataset = _dataset_path(workspace, now_named)
     find = pointer_pin if staged else dataset_pin
     data = _given(overrides.dataset_sha, dataset) or find(workspace, snapshot, dataset or "")
     base_model = overrides.base_model or names.base or lock.base_model
     base = _given(overrides.base_sha, base_model) or base_model_pin(
-        workspace, base_model, network=False, revision=_revision(snapshot, config_path)
+        workspace, base_model, network=False, revision=now_named.revision
     )
     actual_env = overrides.env_hash or env_hash(environment(workspace.facts))
     found = {"base_model": base, "dataset": data, "env": Pin(actual_env), "config": config}

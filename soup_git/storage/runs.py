@@ -19,7 +19,6 @@ from soup_git.core.manifest import CONFIG, MANIFEST, WEIGHTS, Manifest, make_man
 from soup_git.errors import FatalError
 from soup_git.storage.files import write_atomically
 from soup_git.storage.gitrepo import RefUpdate
-from soup_git.storage.weights import Fingerprint, fingerprint
 from soup_git.storage.workspace import Workspace, inside_folder
 
 RUNS = "refs/soup/runs/"
@@ -40,16 +39,12 @@ class Checkpoint:
 
 def manifest_of(workspace: Workspace, folder: Path, path: str, *, keep: bool) -> Manifest:
     """Store an adapter's weights and return its manifest; `keep` as in `DvcRepo.store_file`."""
-
-    def inspect(copy: Path) -> tuple[str, Fingerprint]:
-        found = fingerprint(copy, shown=inside_folder(path, WEIGHTS))
-        return found.md5, found
-
-    md5, found = workspace.dvc.store_file(folder / WEIGHTS, inspect, keep=keep)
+    shown = inside_folder(path, WEIGHTS)
+    found = workspace.store_weights(folder / WEIGHTS, shown, keep=keep)
     where = inside_folder(path, CONFIG)
     config = parse_adapter_config((folder / CONFIG).read_bytes(), where)
     return make_manifest(
-        config, found.tensors, weights_md5=md5, weights_size=found.size, where=where
+        config, found.tensors, weights_md5=found.md5, weights_size=found.size, where=where
     )
 
 

@@ -293,6 +293,19 @@ class Workspace:
         self.remember_weights(path, found)
         return found
 
+    def store_weights(self, file: Path, shown: str, *, keep: bool = False) -> Fingerprint:
+        """Put weights into the cache; digests and norms come of the same pass over the copy.
+
+        `keep` as in `DvcRepo.store_file`.
+        """
+
+        def inspect(copy: Path) -> tuple[str, Fingerprint]:
+            found = fingerprint(copy, shown=shown)
+            return found.md5, found
+
+        found: Fingerprint = self.dvc.store_file(file, inspect, keep=keep)[1]
+        return found
+
     def remember_md5(self, path: Path, md5: str) -> None:
         """Note the digest of a file that was just written from bytes of that digest."""
         self._remember("md5", path, md5)
