@@ -111,8 +111,8 @@ def _adapter(folder: Path) -> Any:
     """What the resolver returns, without the digests that it has cached by now."""
     from soup_git.core.adapter import parse_adapter_config
     from soup_git.core.manifest import Tensor, make_manifest
+    from soup_git.storage.resolver import Adapter
     from soup_git.storage.weights import read_header
-    from soup_git.storage.workspace import Adapter
 
     text = (folder / "adapter_config.json").read_bytes()
     config = parse_adapter_config(text, str(folder))

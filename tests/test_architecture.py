@@ -352,7 +352,7 @@ def test_capabilities_do_not_go_in_a_circle() -> None:
 def test_the_walk_sees_every_module() -> None:
     """The control of all the above: `package()` finds what pyproject.toml and the folders hold."""
     seen = {source.module for source in package()}
-    assert {"soup_git.cli", "soup_git.hooks.pre_commit", "soup_git.storage.gitrepo"} <= seen
+    assert {"soup_git.cli.app", "soup_git.hooks.pre_commit", "soup_git.storage.gitrepo"} <= seen
     folders = {path.parent for path in (ROOT / "soup_git").rglob("*.py")}
     rooms = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
     assert rooms <= set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])  # fmt: skip

@@ -30,8 +30,10 @@ from soup_git.errors import FatalError
 from soup_git.render.report import Table, say, size
 from soup_git.storage.dvcrepo import POINTER_SUFFIX, pointer_text
 from soup_git.storage.files import inside, write_atomically
+from soup_git.storage.resolver import no_weights
+from soup_git.storage.snapshot import inside_folder
 from soup_git.storage.weights import Fingerprint, read_header
-from soup_git.storage.workspace import Workspace, inside_folder, no_weights
+from soup_git.storage.workspace import Workspace
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ from soup_git.storage.environment import env_hash, environment
 from soup_git.storage.files import inside
 from soup_git.storage.gitrepo import RefUpdate
 from soup_git.storage.pins import Pin, base_model_pin
-from soup_git.storage.workspace import Snapshot, Workspace
+from soup_git.storage.snapshot import Snapshot
+from soup_git.storage.workspace import Workspace
 
 MAX_BYTES_IN_GIT = 50_000_000
 

@@ -20,7 +20,8 @@ from soup_git.errors import FatalError
 from soup_git.render.report import Table, age
 from soup_git.storage.dvcrepo import POINTER_SUFFIX, parse_pointer
 from soup_git.storage.pins import pointer_pin
-from soup_git.storage.workspace import Workspace, inside_folder
+from soup_git.storage.snapshot import inside_folder
+from soup_git.storage.workspace import Workspace
 
 _FORM = "--format=%(refname:lstrip=2)%00%(objectname)%00%(tree)%00%(committerdate:unix)%00%(HEAD)"
 

@@ -23,7 +23,8 @@ from soup_git.storage.dvcrepo import POINTER_SUFFIX, Output, walk
 from soup_git.storage.environment import env_hash, environment
 from soup_git.storage.files import target_inside, write_atomically
 from soup_git.storage.pins import base_model_pin, pointer_pin
-from soup_git.storage.workspace import DVC_LOCK, Snapshot, Workspace, inside_folder
+from soup_git.storage.snapshot import DVC_LOCK, Snapshot, inside_folder
+from soup_git.storage.workspace import Workspace
 from soup_git.storage.worktree import Plan, execute, keep, local_changes_error, plan_restore
 
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, ClassVar
 from soup_git.errors import FatalError
 from soup_git.render.heatmap import HeatMap
 from soup_git.render.report import Table
-from soup_git.storage.workspace import Adapter, Workspace
+from soup_git.storage.resolver import Adapter
+from soup_git.storage.workspace import Workspace
 
 if TYPE_CHECKING:
     from soup_git.arithmetic.factors import Comparison, Update

@@ -28,7 +28,8 @@ from soup_git.storage.pins import (
     dataset_pin,
     pointer_pin,
 )
-from soup_git.storage.workspace import Snapshot, Workspace, inside_folder
+from soup_git.storage.snapshot import Snapshot, inside_folder
+from soup_git.storage.workspace import Workspace
 
 VERSION = f"git-soup {soup_git.__version__}"
 

@@ -13,7 +13,9 @@ from soup_git.core.adapter import parse_adapter_config
 from soup_git.core.manifest import CONFIG, MANIFEST, WEIGHTS, Manifest, make_manifest
 from soup_git.errors import ExitCode, FatalError
 from soup_git.render.report import Table, size
-from soup_git.storage.workspace import Adapter, Snapshot, Workspace
+from soup_git.storage.resolver import Adapter
+from soup_git.storage.snapshot import Snapshot
+from soup_git.storage.workspace import Workspace
 
 if TYPE_CHECKING:
     from soup_git.storage.merging import Input, Outcome, Recipe

@@ -12,7 +12,8 @@ from soup_git.errors import ExitCode, FatalError
 from soup_git.render.report import Table
 from soup_git.storage.dvcrepo import parse_dvc_lock
 from soup_git.storage.runs import RUNS
-from soup_git.storage.workspace import DVC_LOCK, Workspace
+from soup_git.storage.snapshot import DVC_LOCK
+from soup_git.storage.workspace import Workspace
 
 
 @dataclass(frozen=True)

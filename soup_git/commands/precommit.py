@@ -32,7 +32,8 @@ def check_staged() -> int:
     adapters = sorted({p.rpartition("/")[0] for p in staged if p.rpartition("/")[2] in _OF_ADAPTER})
     if not adapters and not _touches_lock(git, staged):
         return ExitCode.OK
-    from soup_git.storage.workspace import Workspace, inside_folder
+    from soup_git.storage.snapshot import inside_folder
+    from soup_git.storage.workspace import Workspace
 
     workspace = Workspace(git)
     for folder in adapters:

@@ -8,7 +8,8 @@ from typing import ClassVar
 
 from soup_git.core.adapter import AdapterConfig
 from soup_git.render.report import Table, size
-from soup_git.storage.workspace import Adapter, Workspace
+from soup_git.storage.resolver import Adapter
+from soup_git.storage.workspace import Workspace
 
 
 @dataclass(frozen=True)

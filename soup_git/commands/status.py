@@ -20,7 +20,8 @@ from soup_git.errors import FatalError
 from soup_git.render.report import Table
 from soup_git.storage.environment import can_train
 from soup_git.storage.files import target_inside
-from soup_git.storage.workspace import Workspace, inside_folder
+from soup_git.storage.snapshot import inside_folder
+from soup_git.storage.workspace import Workspace
 
 
 @dataclass(frozen=True)

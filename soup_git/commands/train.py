@@ -15,7 +15,8 @@ from soup_git.errors import ExitCode, FatalError
 from soup_git.render.report import Table, say
 from soup_git.storage.files import target_inside, write_atomically
 from soup_git.storage.runs import LOCKS
-from soup_git.storage.workspace import Workspace, inside_folder
+from soup_git.storage.snapshot import inside_folder
+from soup_git.storage.workspace import Workspace
 
 PIPELINE = "dvc.yaml"
 

@@ -18,7 +18,8 @@ from soup_git.core.manifest import Manifest
 from soup_git.core.trainconfig import CONFIG_FILE, ConfigPins, parse_config_pins
 from soup_git.errors import DriftError, ExitCode, FatalError
 from soup_git.render.report import Table, say
-from soup_git.storage.workspace import Snapshot, Workspace
+from soup_git.storage.snapshot import Snapshot
+from soup_git.storage.workspace import Workspace
 from soup_git.storage.worktree import restore_output
 
 

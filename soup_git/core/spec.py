@@ -1,6 +1,6 @@
 """Adapter specs: how every command names an adapter.
 
-Parsing lists what a text *can* mean; `storage.workspace` looks which of these exist.
+Parsing lists what a text *can* mean; `storage.resolver` looks which of these exist.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The verbs, arguments and options as frozen values, read from what the command line parses with.
 
-Nothing here is written twice: a verb that `cli.py` gains is in the manual page, the
+Nothing here is written twice: a verb that `cli` gains is in the manual page, the
 reference and every shell's completion after `make docs`.
 """
 

@@ -11,7 +11,7 @@ from soup_git.manual.words import EXIT_STATUS
 def reference(tree: Verb) -> str:
     parts = [
         "# Commands",
-        "<!-- Written by `make docs` from the command line itself; edit soup_git/cli.py. -->",
+        "<!-- Written by `make docs` from the command line itself; edit soup_git/cli. -->",
         "`git soup VERB -h` prints the same; `git soup --help` opens the manual page.",
     ]
     listed = [verb for verb in tree.walk() if verb is not tree]

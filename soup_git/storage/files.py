@@ -16,6 +16,12 @@ from soup_git.errors import FatalError
 _FICLONE = 0x40049409  # linux/fs.h: share the extents of another file (btrfs, xfs, bcachefs)
 
 
+def bytes_of(path: Path) -> bytes | None:
+    """A file's bytes; None when none is there."""
+    # A link to a device or a pipe would be read for ever.
+    return path.read_bytes() if path.is_file() else None
+
+
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     """Write beside, fsync, rename over."""
     if path.is_dir():

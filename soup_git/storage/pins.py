@@ -15,7 +15,8 @@ from soup_git.core.digests import folder_sha256, sha256_hex
 from soup_git.core.lock import is_repository_path
 from soup_git.errors import FatalError
 from soup_git.storage.files import inside
-from soup_git.storage.workspace import DataDigests, Snapshot, Workspace
+from soup_git.storage.snapshot import Snapshot
+from soup_git.storage.workspace import DataDigests, Workspace
 
 _BASE_SUFFIXES = (".safetensors", ".bin", ".json", ".model", ".txt", ".jinja", ".tiktoken")
 _HUB_TIMEOUT_SECONDS = 10.0

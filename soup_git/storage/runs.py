@@ -19,7 +19,8 @@ from soup_git.core.manifest import CONFIG, MANIFEST, WEIGHTS, Manifest, make_man
 from soup_git.errors import FatalError
 from soup_git.storage.files import write_atomically
 from soup_git.storage.gitrepo import RefUpdate
-from soup_git.storage.workspace import Workspace, inside_folder
+from soup_git.storage.snapshot import inside_folder
+from soup_git.storage.workspace import Workspace
 
 RUNS = "refs/soup/runs/"
 LOCKS = "refs/soup/locks/"

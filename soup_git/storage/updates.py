@@ -23,9 +23,9 @@ from soup_git.core.adapter import module_of
 from soup_git.core.manifest import Tensor
 from soup_git.errors import FatalError
 from soup_git.storage.blas import use_one_blas_thread
+from soup_git.storage.resolver import Adapter
 from soup_git.storage.tensors import TensorFile
 from soup_git.storage.weights import Entry
-from soup_git.storage.workspace import Adapter
 
 _LORA = re.compile(
     r"(?P<prefix>.+)\.lora_(?P<part>A|B|embedding_A|embedding_B|magnitude_vector|E)"

@@ -1,0 +1,99 @@
+"""The typer app, what every verb calls, and the parse itself."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+import typer.core
+
+import soup_git
+from soup_git.errors import ExitCode
+
+if TYPE_CHECKING:
+    from soup_git.cli.options import Format, Page
+    from soup_git.render.report import Report
+    from soup_git.storage.workspace import Workspace
+
+# Help is plain text: git's own help is, and pages and completions are made from it.
+typer.core.HAS_RICH = False
+
+# typer has click inside since 0.26 and beside it before; either way this is its base class.
+UsageError: type[Any] = typer.BadParameter.__mro__[1]
+
+app = typer.Typer(
+    name="git soup",
+    help="git for fine-tuned adapters, as real git.",
+    no_args_is_help=False,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+def group(name: str, help_: str) -> typer.Typer:
+    """A verb with verbs of its own, as `git soup lock write`."""
+    made = typer.Typer(help=help_, rich_markup_mode=None)
+    app.add_typer(made, name=name)
+    return made
+
+
+def command_tree() -> Any:
+    """What is parsed with: click's command, with the verbs below it."""
+    return typer.main.get_command(app)
+
+
+def run(arguments: list[str]) -> int:
+    """Parse and run; click's own errors become git's exit code for usage."""
+    command = command_tree()
+    if not arguments:
+        with command.make_context("git soup", ["-h"], resilient_parsing=True) as context:
+            sys.stderr.write(command.get_help(context) + "\n")
+        return ExitCode.USAGE
+    try:
+        result = command.main(args=arguments, prog_name="git soup", standalone_mode=False)
+    except UsageError as error:
+        sys.stderr.write(f"error: {error.format_message()}\n")
+        # The parser's own errors come without a context, and click's have one.
+        if error.ctx is not None:
+            sys.stderr.write(f"{error.ctx.get_usage()}\n")
+        path = error.ctx.command_path if error.ctx is not None else "git soup"
+        sys.stderr.write(f"hint: {path} -h\n")
+        return ExitCode.USAGE
+    except typer.Abort:
+        return ExitCode.INTERRUPTED
+    except typer.Exit as error:
+        return error.exit_code
+    return int(result or 0)
+
+
+def open_workspace() -> Workspace:
+    """The workspace around the current folder."""
+    from soup_git.storage.workspace import Workspace
+
+    return Workspace.open()
+
+
+def show_report(
+    report: Report, form: Format | Page, as_json: bool, output: Path | None = None
+) -> None:
+    """Write a report where and how the options say."""
+    from soup_git.render.report import show
+
+    show(report, "json" if as_json else form.value, output)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> int:
+    if version:
+        sys.stdout.write(f"git-soup version {soup_git.__version__}\n")
+        raise typer.Exit(0)
+    if context.invoked_subcommand is None:
+        raise typer.Exit(ExitCode.USAGE)
+    return 0

@@ -1,0 +1,96 @@
+"""The workspace itself: make it, track adapters in it, say how it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from soup_git.cli.app import app, open_workspace, show_report
+from soup_git.cli.options import AdapterOption, Format, FormatOption, JsonOption, OutputOption
+
+
+@app.command()
+def init(
+    check: Annotated[
+        bool, typer.Option("--check", help="Only say what is missing; exit 1 when something is.")
+    ] = False,
+    template: Annotated[
+        str | None,
+        typer.Option("--template", metavar="NAME", help="Also write soup.yaml and dvc.yaml: chat."),
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option("--base", metavar="MODEL", help="The template's base model.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", metavar="FILE", help="The template's dataset.")
+    ] = None,
+    form: FormatOption = Format.table,
+    as_json: JsonOption = False,
+) -> int:
+    """Make this repository a workspace; what is there already stays."""
+    from soup_git.commands import init as command
+
+    chosen = None
+    if template is not None:
+        chosen = command.Template(
+            template, base or command.DEFAULT_BASE, dataset or command.DEFAULT_DATASET
+        )
+    elif base is not None or dataset is not None:
+        raise typer.BadParameter("--base and --dataset fill in a --template")
+    report, code = command.init(Path.cwd(), check_only=check, template=chosen)
+    show_report(report, form, as_json)
+    return code
+
+
+@app.command()
+def add(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Adapter folders.")],
+    form: FormatOption = Format.table,
+    as_json: JsonOption = False,
+) -> int:
+    """Track adapters: weights to the cache, manifest and pointer staged."""
+    from soup_git.commands import add as command
+
+    report = command.add(open_workspace(), folders)
+    show_report(report, form, as_json)
+    return 0
+
+
+@app.command()
+def show(
+    spec: Annotated[
+        str,
+        typer.Argument(metavar="SPEC", help="A folder, a revision, REV:PATH, or run/ID[@STEP]."),
+    ],
+    adapter: AdapterOption = None,
+    form: FormatOption = Format.table,
+    as_json: JsonOption = False,
+    output: OutputOption = None,
+) -> int:
+    """Show one adapter: config, base, rank, modules, size, digest, origin."""
+    from soup_git.commands import show as command
+
+    report = command.show(open_workspace(), spec, adapter)
+    show_report(report, form, as_json, output)
+    return 0
+
+
+@app.command()
+def status(form: FormatOption = Format.table, as_json: JsonOption = False) -> int:
+    """Say what is clean, modified, missing or drifted: adapters, data, lock."""
+    from soup_git.commands import status as command
+
+    show_report(command.status(open_workspace()), form, as_json)
+    return 0
+
+
+@app.command()
+def fsck(form: FormatOption = Format.table, as_json: JsonOption = False) -> int:
+    """Check that every manifest, lock and object that a ref reaches agrees; exit 1 if not."""
+    from soup_git.commands import fsck as command
+
+    report, code = command.fsck(open_workspace())
+    show_report(report, form, as_json)
+    return code

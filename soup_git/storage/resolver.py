@@ -1,0 +1,221 @@
+"""The one resolver: from an adapter spec to config, manifest and weights.
+
+No command knows where an adapter came from: a folder, a revision, or a training run.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from soup_git.core.adapter import AdapterConfig, parse_adapter_config
+from soup_git.core.manifest import (
+    CONFIG,
+    MANIFEST,
+    WEIGHTS,
+    Manifest,
+    make_manifest,
+    parse_manifest,
+)
+from soup_git.core.spec import FolderSpec, Reading, RevisionSpec, RunSpec, readings
+from soup_git.errors import FatalError
+from soup_git.storage.files import bytes_of
+from soup_git.storage.snapshot import inside_folder
+from soup_git.storage.weights import CONVERT
+
+if TYPE_CHECKING:
+    from soup_git.storage.workspace import Workspace
+
+_PICKLES = ("adapter_model.bin", "adapter_model.pt", "pytorch_model.bin", "adapter.pkl")
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """One adapter, wherever it came from."""
+
+    spec: str
+    origin: str
+    """Where it was found, in words: a folder, or a commit and a path."""
+    path: str
+    commit: str | None
+    config_data: bytes
+    config: AdapterConfig
+    manifest: Manifest
+    weights: Path | None
+    """A local file with the bytes; None when neither work tree nor cache has them."""
+
+
+def resolve(workspace: Workspace, spec: str, path: str | None = None) -> Adapter:
+    """The adapter that `spec` names; `path` picks one where a revision has several."""
+    found = [r for r in readings(spec) if _exists(workspace, r)]
+    if not found:
+        raise _unknown(spec)
+    if len(found) > 1:
+        ways = ", ".join(reading.forced() for reading in found)
+        raise FatalError(
+            f"{spec!r} is ambiguous: it can mean {' or '.join(map(_in_words, found))}",
+            hint=f"write it as one of: {ways}",
+        )
+    return _read(workspace, spec, found[0], path)
+
+
+def _exists(workspace: Workspace, reading: Reading) -> bool:
+    match reading:
+        case FolderSpec(path):
+            folder = Path(path)
+            names = (CONFIG, MANIFEST, WEIGHTS, *_PICKLES)
+            return folder.is_dir() and any((folder / name).is_file() for name in names)
+        case RevisionSpec(revision, _):
+            return workspace.git.resolve(revision) is not None
+        case RunSpec():
+            return workspace.git.resolve(reading.ref) is not None
+
+
+def _unknown(spec: str) -> FatalError:
+    if Path(spec).is_dir():
+        return FatalError(
+            f"{spec} is a folder without an {CONFIG}: no adapter",
+            hint="git soup status lists the adapters here",
+        )
+    return FatalError(
+        f"{spec!r} names no adapter: no such folder, revision or run",
+        hint="git soup status lists the adapters here, git soup branches the others",
+    )
+
+
+def _read(workspace: Workspace, spec: str, reading: Reading, path: str | None) -> Adapter:
+    match reading:
+        case FolderSpec(folder):
+            return adapter_in_folder(workspace, Path(folder), spec)
+        case RunSpec(run, step):
+            commit = _checkpoint(workspace, run, step)
+            path = path or _trailer(workspace, commit, "Soup-Adapter")
+            return _adapter_at(workspace, spec, commit, path)
+        case RevisionSpec(revision, inner):
+            return _adapter_at(workspace, spec, workspace.git.commit(revision), inner or path)
+
+
+def _adapter_at(workspace: Workspace, spec: str, commit: str, path: str | None) -> Adapter:
+    snapshot = workspace.at(commit, label=commit[:10])
+    folder = os.path.normpath(path) if path else None
+    if folder is None:
+        if len(snapshot.adapters) != 1:
+            listed = ", ".join(snapshot.adapters) or "none"
+            raise FatalError(
+                f"{spec!r} has {len(snapshot.adapters)} adapters: {listed}",
+                hint=f"name one: {spec}:PATH" if snapshot.adapters else "git soup branches",
+            )
+        folder = snapshot.adapters[0]
+    elif folder not in snapshot.adapters:
+        listed = ", ".join(snapshot.adapters) or "none"
+        raise FatalError(
+            f"{spec!r}: there is no adapter at {folder} in {commit[:10]}; it has {listed}",
+            hint=f"git ls-tree -r --name-only {commit[:10]}",
+        )
+    manifest = snapshot.manifest(folder)
+    data = snapshot.require(inside_folder(folder, CONFIG))
+    return Adapter(
+        spec=spec,
+        origin=f"commit {commit[:10]}, {folder}",
+        path=folder,
+        commit=commit,
+        config_data=data,
+        config=snapshot.config(folder),
+        manifest=manifest,
+        weights=workspace.local_weights(manifest.weights_md5, folder),
+    )
+
+
+def adapter_in_folder(workspace: Workspace, folder: Path, spec: str | None = None) -> Adapter:
+    """The adapter whose files lie in `folder` now, its manifest made from its bytes."""
+    shown = spec or str(folder)
+    weights, data = folder / WEIGHTS, bytes_of(folder / CONFIG)
+    if data is None:
+        raise FatalError(
+            f"{shown} has no {CONFIG}: no adapter",
+            hint=f"ls {shown}; an adapter is what PEFT's model.save_pretrained(DIR) writes",
+        )
+    config = parse_adapter_config(data, f"{shown}/{CONFIG}")
+    written = bytes_of(folder / MANIFEST)
+    before = parse_manifest(written, f"{shown}/{MANIFEST}") if written is not None else None
+    if not weights.is_file():
+        if before is None or pickled(folder):
+            raise no_weights(folder, shown)
+        return _described(shown, folder, data, config, before, None)
+    if before is not None and workspace.weights_match(before, weights) is None:
+        return _described(shown, folder, data, config, before, weights)
+    found = workspace.fingerprint(weights, f"{shown}/{WEIGHTS}")
+    manifest = make_manifest(
+        config,
+        found.tensors,
+        weights_md5=found.md5,
+        weights_size=found.size,
+        where=f"{shown}/{CONFIG}",
+    )
+    return _described(shown, folder, data, config, manifest, weights)
+
+
+def _described(
+    spec: str,
+    folder: Path,
+    data: bytes,
+    config: AdapterConfig,
+    manifest: Manifest,
+    weights: Path | None,
+) -> Adapter:
+    return Adapter(spec, f"folder {spec}", str(folder), None, data, config, manifest, weights)
+
+
+def _checkpoint(workspace: Workspace, run: str, step: int | None) -> str:
+    ref = f"refs/soup/runs/{run}"
+    if step is None:
+        return workspace.git.commit(ref)
+    form = "--format=%H %(trailers:key=Soup-Step,valueonly,separator=%x2C)"
+    steps = []
+    for line in workspace.git.lines("log", "--first-parent", form, ref, "--"):
+        commit, _, found = line.partition(" ")
+        if not found:
+            break
+        steps.append(found)
+        if found == str(step):
+            return commit
+    raise FatalError(
+        f"run/{run} has no checkpoint at step {step}; it has {', '.join(reversed(steps))}",
+        hint=f"git log soup/runs/{run}",
+    )
+
+
+def _trailer(workspace: Workspace, commit: str, key: str) -> str | None:
+    form = f"--format=%(trailers:key={key},valueonly)"
+    return workspace.git.text("log", "-1", form, commit, "--").strip() or None
+
+
+def pickled(folder: Path) -> list[str]:
+    """The pickles in a folder that a user may take for weights."""
+    return [name for name in _PICKLES if (folder / name).is_file()]
+
+
+def no_weights(folder: Path, shown: str) -> FatalError:
+    """Why a folder without safetensors weights is no adapter that is read."""
+    names = pickled(folder)
+    if names:
+        return FatalError(
+            f"{shown}/{names[0]} is a pickle, which can run code when it is read; only"
+            " safetensors files are",
+            hint=CONVERT,
+        )
+    return FatalError(
+        f"{shown} has no {WEIGHTS}", hint="git soup checkout brings tracked weights back"
+    )
+
+
+def _in_words(reading: Reading) -> str:
+    match reading:
+        case FolderSpec(path):
+            return f"the folder {path}"
+        case RunSpec(run, _):
+            return f"the training run {run}"
+        case RevisionSpec(revision, _):
+            return f"the revision {revision}"
