@@ -458,6 +458,10 @@ class GitRepo:
     def add_config(self, key: str, value: str) -> None:
         self.run_with_patience("config", "--local", "--add", key, value)
 
+    def set_config(self, key: str, value: str) -> None:
+        """`value` alone, whatever and however many were there."""
+        self.run_with_patience("config", "--local", "--replace-all", key, value)
+
     def remotes(self) -> list[str]:
         return self.lines("remote")
 

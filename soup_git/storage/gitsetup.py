@@ -1,0 +1,65 @@
+"""What `git soup init` sets in the configuration of a clone, as one literal table.
+
+Lists (refspecs, notes refs) get our value beside the user's own. `remote.*.push` is never
+set: with it, a plain `git push` would stop pushing the branch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from soup_git.storage.gitrepo import GitRepo
+
+
+@dataclass(frozen=True)
+class Setting:
+    key: str
+    value: str
+    """`@REMOTE@` stands for a remote's name."""
+    how: Literal["beside", "unless set", "ours"] = "beside"
+    """Beside the user's own values; only where there is none; or alone, a key that is ours."""
+
+
+SETTINGS = (
+    Setting("core.logAllRefUpdates", "always"),
+    Setting("log.excludeDecoration", "refs/soup/*"),
+    Setting("log.excludeDecoration", "refs/soup-remotes/*"),
+    Setting("notes.rewriteRef", "refs/notes/soup"),
+    Setting("notes.displayRef", "refs/notes/soup"),
+    Setting("notes.soup.mergeStrategy", "cat_sort_uniq", "unless set"),
+)
+
+PER_REMOTE = (
+    # Into a namespace of their own: a fetch must never move local refs. The `*` after
+    # `soup` keeps a remote without such notes from failing the fetch.
+    Setting("remote.@REMOTE@.fetch", "+refs/soup/*:refs/soup-remotes/@REMOTE@/*"),
+    Setting("remote.@REMOTE@.fetch", "+refs/notes/soup*:refs/notes/@REMOTE@/soup*"),
+)
+
+
+def missing_settings(git: GitRepo) -> list[Setting]:
+    """What this clone's own configuration lacks, for it and for each of its remotes."""
+    wanted = list(SETTINGS)
+    for remote in git.remotes():
+        wanted += [
+            Setting(
+                s.key.replace("@REMOTE@", remote), s.value.replace("@REMOTE@", remote), s.how
+            )
+            for s in PER_REMOTE
+        ]  # fmt: skip
+    known = {key: git.config_values(key, "--local") for key in {s.key for s in wanted}}
+    return [setting for setting in wanted if _is_missing(setting, known[setting.key])]
+
+
+def _is_missing(setting: Setting, values: list[str]) -> bool:
+    if setting.how == "ours":
+        return values != [setting.value]
+    return setting.value not in values and not (values and setting.how == "unless set")
+
+
+def apply_setting(git: GitRepo, setting: Setting) -> None:
+    if setting.how == "ours":
+        git.set_config(setting.key, setting.value)
+    else:
+        git.add_config(setting.key, setting.value)
