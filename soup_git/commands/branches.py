@@ -1,7 +1,8 @@
 """`git soup branches`: every branch that pins something, and whether it still holds.
 
 Git speed: one `for-each-ref`, one `cat-file --batch`, one `cat-file --batch-check`, however
-many branches there are; digests of blobs are remembered by their id.
+many branches there are; digests of blobs are remembered by their id. The last evaluation
+comes from the notes, through the same `cat-file --batch`.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from typing import ClassVar
 
 from soup_git.core.lock import LOCK, Lock, parse_lock
 from soup_git.core.manifest import MANIFEST, parse_manifest_header
+from soup_git.core.notes import EvalRecord, latest
 from soup_git.core.trainconfig import CONFIG_FILE
 from soup_git.errors import FatalError
 from soup_git.render.report import Table, age
 from soup_git.storage.dvcrepo import POINTER_SUFFIX, parse_pointer
+from soup_git.storage.notes import read_notes
 from soup_git.storage.pins import pointer_pin
 from soup_git.storage.snapshot import inside_folder
 from soup_git.storage.workspace import Workspace
@@ -40,11 +43,22 @@ class Pinned:
 
 
 @dataclass(frozen=True)
+class _Known:
+    """What is remembered of a tip's tree."""
+
+    pinned: Pinned | None
+    """None without a lock."""
+    manifests: tuple[str, ...] = ()
+    """Blobs whose notes tell of its adapters, at most `_NOTED` of them."""
+
+
+@dataclass(frozen=True)
 class BranchRow(Pinned):
     name: str
     commit: str
     current: bool
     age_seconds: int
+    last_eval: EvalRecord | None
 
     def cells(self) -> Sequence[str]:
         return (
@@ -55,6 +69,7 @@ class BranchRow(Pinned):
             self.config or "-",
             age(self.age_seconds),
             str(self.adapters),
+            self.last_eval.summary() if self.last_eval else "–",
             self.state,
         )
 
@@ -67,7 +82,9 @@ class BranchesReport:
     def tables(self) -> Sequence[Table | str]:
         if not self.branches:
             return ["no branch pins anything yet; git soup branch NAME makes one"]
-        header = ("  name", "commit", "base", "dataset", "config", "age", "adapters>", "state")
+        header = (
+            "  name", "commit", "base", "dataset", "config", "age", "adapters>", "last eval", "state",
+        )  # fmt: skip
         return [Table(header, [row.cells() for row in self.branches])]
 
 
@@ -85,66 +102,73 @@ def branches(workspace: Workspace) -> BranchesReport:
     for line in workspace.git.lines("for-each-ref", _FORM, "refs/heads"):
         name, commit, tree, date, head = line.split("\0")
         tips.append(_Tip(name, commit, tree, int(date), head == "*"))
-    pinned = _pinned(workspace, tips)
+    known = _known(workspace, tips)
+    noted = {tip.commit: (tip.commit, *known[tip.tree].manifests) for tip in tips}
+    records = read_notes(workspace.git, (oid for oids in noted.values() for oid in oids))
     now = time.time()
     return BranchesReport(
         [
             BranchRow(
-                **found.__dict__,
+                **pinned.__dict__,
                 name=tip.name,
                 commit=tip.commit,
                 current=tip.current,
                 age_seconds=max(0, int(now - tip.date)),
+                last_eval=latest(r for oid in noted[tip.commit] for r in records.get(oid, ())),
             )
             for tip in tips
-            if (found := pinned[tip.tree]) is not None
+            if (pinned := known[tip.tree].pinned) is not None
         ]
     )
 
 
-def _pinned(workspace: Workspace, tips: Sequence[_Tip]) -> dict[str, Pinned | None]:
-    """Tree -> what it pins, None without a lock; remembered, because a tree never changes."""
+def _known(workspace: Workspace, tips: Sequence[_Tip]) -> dict[str, _Known]:
+    """Tree -> what it pins; remembered, because a tree never changes."""
     known = {tip.tree: workspace.facts.get(f"{_FACT}:{tip.tree}") for tip in tips}
     found = {tree: _from_fact(fact) for tree, fact in known.items() if fact is not None}
     new = {tip.tree: tip for tip in tips if tip.tree not in found}
     if new:
         computed = _compute(workspace, list(new.values()))
-        for tree, pinned in computed.items():
-            workspace.facts.put(f"{_FACT}:{tree}", _as_fact(pinned))
+        for tree, known_now in computed.items():
+            workspace.facts.put(f"{_FACT}:{tree}", _as_fact(known_now))
         found |= computed
     return found
 
 
-_FACT = "branch"
+_FACT = "tip"
+_NOTED = 16
+"""So many adapters of a branch are looked up in the notes; beyond, those of its commit tell."""
 
 
-def _as_fact(pinned: Pinned | None) -> str:
+def _as_fact(known: _Known) -> str:
     # A fact is one word; in JSON, a space only ever stands inside a string.
-    value = None if pinned is None else pinned.__dict__
+    pinned = None if known.pinned is None else known.pinned.__dict__
+    value = [pinned, *known.manifests]
     return json.dumps(value, separators=(",", ":")).replace(" ", "\\u0020")
 
 
-def _from_fact(fact: str) -> Pinned | None:
-    value = json.loads(fact)
-    return None if value is None else Pinned(**value)
+def _from_fact(fact: str) -> _Known:
+    pinned, *manifests = json.loads(fact)
+    return _Known(None if pinned is None else Pinned(**pinned), tuple(manifests))
 
 
-def _compute(workspace: Workspace, tips: Sequence[_Tip]) -> dict[str, Pinned | None]:
+def _compute(workspace: Workspace, tips: Sequence[_Tip]) -> dict[str, _Known]:
     ids = workspace.git.blob_ids([f"{tip.commit}:{LOCK}" for tip in tips])
     locks = {oid: tip for tip, found in zip(tips, ids, strict=True) if found for oid in found[:1]}
     blobs = workspace.git.blobs(locks)
     read = {oid: _read_lock(data) for oid, data in filter(None, blobs)}
     with_lock = [(tip, read[found[0]]) for tip, found in zip(tips, ids, strict=True) if found]
     facts = _TipFacts(workspace, [(tip, lock) for tip, (lock, _) in with_lock if lock])
-    result: dict[str, Pinned | None] = dict.fromkeys(tip.tree for tip in tips)
+    result = {tip.tree: _Known(None) for tip in tips}
     for tip, (lock, broken) in with_lock:
         if lock is None:
-            result[tip.tree] = Pinned(None, None, None, 0, "drifted", broken)
+            result[tip.tree] = _Known(Pinned(None, None, None, 0, "drifted", broken))
             continue
         state, why = facts.state(tip, lock)
-        result[tip.tree] = Pinned(
+        pinned = Pinned(
             lock.base_model, lock.dataset_path, lock.config_path, len(lock.adapters), state, why
         )
+        result[tip.tree] = _Known(pinned, facts.manifests(lock))
     return result
 
 
@@ -179,6 +203,10 @@ class _TipFacts:
         if self._merged.isdisjoint(lock.adapters.items()):
             return "clean", ""
         return "merged", ""
+
+    def manifests(self, lock: Lock) -> tuple[str, ...]:
+        names = (self._manifests[adapter] for adapter in sorted(lock.adapters.items())[:_NOTED])
+        return tuple(found[0] for name in names if (found := self._ids.get(name)))
 
     def _drift(self, tip: _Tip, lock: Lock) -> str:
         config = lock.config_path or CONFIG_FILE

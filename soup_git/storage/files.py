@@ -77,6 +77,21 @@ def beside(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
         move_into_place(temporary, path, mode=mode)
 
 
+@contextlib.contextmanager
+def turn(path: Path) -> Iterator[None]:
+    """Wait for the processes that are inside a block over the same file, then keep others out.
+
+    The system ends a turn with the process that had it, so a kill leaves nothing behind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -247,6 +247,10 @@ class GitRepo:
         done = self.run("symbolic-ref", "--quiet", "--short", "HEAD", check=False)
         return _text(done.stdout).strip() or None
 
+    def merge_base(self, one: str, other: str) -> str | None:
+        done = self.run("merge-base", one, other, check=False)
+        return _text(done.stdout).strip() or None
+
     def refs(self, *prefixes: str) -> dict[str, str]:
         """Full ref name -> object id (of the tag itself, for an annotated tag)."""
         lines = self.lines("for-each-ref", "--format=%(refname) %(objectname)", *prefixes)
@@ -278,27 +282,54 @@ class GitRepo:
 
         One `git cat-file --batch` serves all calls of this process.
         """
-        batch = self._batch_process()
         for name in names:
-            if "\n" in name:
-                yield None
-                continue
-            assert batch.stdin is not None  # noqa: S101 - for the type checker
-            assert batch.stdout is not None  # noqa: S101
-            batch.stdin.write(os.fsencode(name) + b"\n")
-            batch.stdin.flush()
-            answer = batch.stdout.readline()
-            parts = answer.split()
-            if len(parts) != 3 or answer.endswith((b" missing\n", b" ambiguous\n")):
-                yield None
-                continue
-            data = batch.stdout.read(int(parts[2]))
-            batch.stdout.read(1)
-            yield (parts[0].decode(), data) if parts[1] == b"blob" else None
+            found = self._object(name)
+            yield (found[0], found[2]) if found is not None and found[1] == "blob" else None
+
+    def _object(self, name: str) -> tuple[str, str, bytes] | None:
+        """(object id, type, bytes) of what `name` names; None where missing."""
+        if "\n" in name:
+            return None
+        batch = self._batch_process()
+        assert batch.stdin is not None  # noqa: S101 - for the type checker
+        assert batch.stdout is not None  # noqa: S101
+        batch.stdin.write(os.fsencode(name) + b"\n")
+        batch.stdin.flush()
+        answer = batch.stdout.readline()
+        parts = answer.split()
+        if len(parts) != 3 or answer.endswith((b" missing\n", b" ambiguous\n")):
+            return None
+        data = batch.stdout.read(int(parts[2]))
+        batch.stdout.read(1)
+        return parts[0].decode(), parts[1].decode(), data
 
     def blob(self, name: str) -> bytes | None:
         found = next(iter(self.blobs([name])))
         return None if found is None else found[1]
+
+    def notes_tree(self, revision: str) -> Iterator[tuple[str, str]]:
+        """(noted object, blob of its note) for every note of a notes ref or commit.
+
+        git spreads notes over folders by the first bytes of the object's id; read through
+        the same `cat-file --batch` as `blobs`, so no process is started for it.
+        """
+        yield from self._notes_below(f"{revision}^{{tree}}", "")
+
+    def _notes_below(self, name: str, prefix: str) -> Iterator[tuple[str, str]]:
+        found = self._object(name)
+        if found is None or found[1] != "tree":
+            return
+        # A tree is `MODE NAME\0` and the id's own bytes, over and over.
+        (tree, _, data), at = found, 0
+        while at < len(data):
+            space, end = data.index(b" ", at), data.index(b"\0", at)
+            mode, part = data[at:space], prefix + data[space + 1 : end].decode("ascii", "replace")
+            at = end + 1 + len(tree) // 2
+            oid = data[end + 1 : at].hex()
+            if mode == b"40000" and len(part) < len(tree):
+                yield from self._notes_below(oid, part)
+            elif mode.startswith(b"100") and len(part) == len(tree):
+                yield part, oid
 
     def _batch_process(self) -> subprocess.Popen[bytes]:
         if self._batch is None:

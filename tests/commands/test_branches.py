@@ -26,7 +26,7 @@ def test_what_a_row_says(pinned, soup, git):
     assert (row["current"], found["politer"]["current"]) == (True, False)
     assert row["age_seconds"] > 0
     lines = soup("branches").stdout.splitlines()
-    assert lines[0].split() == ["name", "commit", "base", "dataset", "config", "age", "adapters", "state"]  # fmt: skip
+    assert lines[0].split() == ["name", "commit", "base", "dataset", "config", "age", "adapters", "last", "eval", "state"]  # fmt: skip
     assert lines[1].startswith("* main ")
     assert lines[2].startswith("  politer ")
 

@@ -1,0 +1,185 @@
+"""Evaluation results as lines of a git note: `refs/notes/soup`.
+
+One record is one line of JSON, so that git's own union of notes (`cat_sort_uniq`) merges
+two people's results. Whoever can push can write there: what is no record of ours, or
+claims something impossible, is passed over.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from soup_git.core.digests import MD5_HEX, SHA256_HEX
+from soup_git.core.text import canonical_json
+from soup_git.errors import FatalError
+
+SCHEMA = "soup.eval/1"
+MAX_LINE_BYTES = 64 << 10
+
+
+@dataclass(frozen=True)
+class Metric:
+    value: float
+    stderr: float | None = None
+    """Standard error of `value`; None where it is unknown."""
+    n: int | None = None
+    """How many samples it was measured on."""
+
+    def text(self) -> str:
+        """`7.4 ±0.2`, with as many digits as the standard error allows."""
+        if not self.stderr:
+            return f"{self.value:.4g}"
+        digits = min(6, max(0, -math.floor(math.log10(self.stderr))))
+        return f"{self.value:.{digits}f} ±{self.stderr:.{digits}f}"
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What a record was compared with; `weights` None is the base model alone."""
+
+    weights: str | None
+    metrics: Mapping[str, Metric]
+
+
+@dataclass(frozen=True)
+class EvalRecord:
+    """The scores of one adapter on one suite."""
+
+    adapter: str
+    """Its path in the repository."""
+    weights: str
+    """md5 of its weights, as manifest and pointer name it."""
+    suite: str
+    suite_sha: str
+    metrics: Mapping[str, Metric]
+    """`TASK.SCORE` -> its value."""
+    at: str
+    """ISO 8601, with its offset from UTC."""
+    baseline: Baseline | None = None
+    schema: str = field(default=SCHEMA, init=False)
+
+    def line(self) -> str:
+        """The record as one line; raises for numbers that are not finite."""
+        body: dict[str, Any] = {
+            "schema": SCHEMA,
+            "adapter": self.adapter,
+            "weights": self.weights,
+            "suite": self.suite,
+            "suite_sha": self.suite_sha,
+            "metrics": _metrics_body(self.metrics),
+            "at": self.at,
+        }
+        if self.baseline is not None:
+            metrics = _metrics_body(self.baseline.metrics)
+            body["baseline"] = {"weights": self.baseline.weights, "metrics": metrics}
+        if _record(body) is None:
+            raise FatalError(
+                f"these results cannot be noted: {self.adapter} on {self.suite}",
+                hint="every value must be finite, and every record needs a metric and a date",
+            )
+        return canonical_json(body)
+
+    def summary(self) -> str:
+        """The first metric and how many more there are, for one cell of a table."""
+        name, metric = min(self.metrics.items())
+        more = f" (+{len(self.metrics) - 1})" if len(self.metrics) > 1 else ""
+        return f"{name} {metric.text()}{more}"
+
+
+def parse_note(data: bytes) -> list[EvalRecord]:
+    """The records in a note, oldest first; lines that are not ours are passed over."""
+    found: dict[str, EvalRecord] = {}
+    for line in data.split(b"\n"):
+        if not line.startswith(b"{") or len(line) > MAX_LINE_BYTES:
+            continue
+        try:
+            body = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        record = _record(body)
+        if record is not None:
+            found[record.line()] = record
+    return sorted(found.values(), key=lambda record: (_moment(record.at), record.line()))
+
+
+def latest(records: Iterable[EvalRecord]) -> EvalRecord | None:
+    return max(records, key=lambda record: (_moment(record.at), record.line()), default=None)
+
+
+def _record(body: Any) -> EvalRecord | None:
+    if not isinstance(body, dict) or body.get("schema") != SCHEMA:
+        return None
+    texts: list[Any] = [body.get(key) for key in ("adapter", "weights", "suite", "suite_sha", "at")]
+    if not all(isinstance(text, str) and text for text in texts):
+        return None
+    adapter, weights, suite, suite_sha, at = texts
+    metrics = _metrics(body.get("metrics"))
+    baseline = _baseline(body["baseline"]) if body.get("baseline") is not None else None
+    fits = (
+        MD5_HEX.fullmatch(weights)
+        and SHA256_HEX.fullmatch(suite_sha)
+        and metrics
+        and _moment(at)
+        and (baseline is not None or body.get("baseline") is None)
+    )
+    if not fits or metrics is None:
+        return None
+    return EvalRecord(adapter, weights, suite, suite_sha, metrics, at, baseline)
+
+
+def _baseline(body: Any) -> Baseline | None:
+    if not isinstance(body, dict):
+        return None
+    weights, metrics = body.get("weights"), _metrics(body.get("metrics"))
+    is_md5 = weights is None or (isinstance(weights, str) and MD5_HEX.fullmatch(weights))
+    return Baseline(weights, metrics) if is_md5 and metrics is not None else None
+
+
+def _metrics(body: Any) -> dict[str, Metric] | None:
+    if not isinstance(body, dict):
+        return None
+    found = {}
+    for name, item in sorted(body.items()):
+        if not name or not isinstance(item, dict):
+            return None
+        value: Any = item.get("value")
+        stderr, n = item.get("stderr"), item.get("n")
+        sound = (
+            _is_number(value)
+            and (stderr is None or (_is_number(stderr) and stderr >= 0))
+            and (n is None or (type(n) is int and n >= 0))
+        )
+        if not sound:
+            return None
+        found[name] = Metric(float(value), None if stderr is None else float(stderr), n)
+    return found
+
+
+def _metrics_body(metrics: Mapping[str, Metric]) -> dict[str, Any]:
+    return {
+        name: {"value": metric.value, "stderr": metric.stderr, "n": metric.n}
+        for name, metric in metrics.items()
+    }
+
+
+def _is_number(value: Any) -> bool:
+    if type(value) not in {int, float}:
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer that no float holds
+        return False
+
+
+def _moment(at: str) -> float:
+    """Seconds since 1970; 0 for what is no date, and for dates without an offset from UTC."""
+    try:
+        moment = datetime.fromisoformat(at)
+        return 0.0 if moment.tzinfo is None else moment.timestamp()
+    except (ValueError, OverflowError):
+        return 0.0
