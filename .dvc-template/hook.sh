@@ -5,11 +5,21 @@
 if [ "$GIT_SOUP_IN_@NAME@" = "$PWD" ]; then exit 0; fi
 GIT_SOUP_IN_@NAME@=$PWD; export GIT_SOUP_IN_@NAME@
 python=@PYTHON@
-if [ -x "$python" ]; then
-    "$python" -P -m soup_git.hooks.@NAME@ "$@" || exit $?
-else
-    echo "warning: git-soup's @HOOK@ hook did not run: $python is gone" >&2
-    echo "hint: git soup init, from where git-soup is installed now" >&2
-fi
 before="$(dirname "$0")/@HOOK@.before-soup"
-if [ -x "$before" ]; then exec "$before" "$@"; fi
+ours() {
+    if [ -x "$python" ]; then
+        "$python" -P -m soup_git.hooks.@NAME@ "$@"
+    else
+        echo "warning: git-soup's @HOOK@ hook did not run: $python is gone" >&2
+        echo "hint: git soup init, from where git-soup is installed now" >&2
+    fi
+}
+if [ @HOOK@ = pre-push ]; then
+    # git says on stdin what goes where, once; both hooks are told.
+    told=$(cat; echo .); told=${told%.}
+    printf %s "$told" | ours "$@" || exit $?
+    if [ -x "$before" ]; then printf %s "$told" | "$before" "$@"; fi
+else
+    ours "$@" || exit $?
+    if [ -x "$before" ]; then exec "$before" "$@"; fi
+fi

@@ -435,6 +435,7 @@ def test_what_people_type_often_loads_nothing_heavy(verb: list[str], pinned: Pat
 
 HOOKS = {
     "pre_commit": (),
+    "pre_push": ("origin", "../origin.git"),
     "post_checkout": ("HEAD", "HEAD", "1"),
     "post_merge": ("0",),
     "post_rewrite": ("rebase",),
@@ -451,7 +452,9 @@ def test_a_hook_with_nothing_to_do_loads_next_to_nothing(hook: str, pinned: Path
     (pinned / "notes.txt").write_text("nothing of ours\n")
     git("add", "notes.txt")
     git("update-ref", "ORIG_HEAD", "HEAD")
-    names = loaded(f"soup_git.hooks.{hook}", *HOOKS[hook])
+    head = git("rev-parse", "HEAD").stdout.strip()
+    told = f"refs/heads/main {head} refs/heads/main {head}\n"
+    names = loaded(f"soup_git.hooks.{hook}", *HOOKS[hook], stdin=told)
     assert "soup_git" in names
     assert not names & {*HEAVY, "typer", "click", "yaml"}
 
@@ -464,7 +467,11 @@ def test_a_hook_with_work_to_do_loads_nothing_heavy(
     soup("add", "adapters/legal")
     git("update-ref", "ORIG_HEAD", "HEAD~1")
     arguments = ("HEAD~1", "HEAD", "1") if hook == "post_checkout" else HOOKS[hook]
-    names = loaded(f"soup_git.hooks.{hook}", *arguments)
+    (pinned / ".dvc" / "config").write_text(
+        f"[core]\n    remote = r\n['remote \"r\"']\n    url = {pinned}/.dvc/cache\n"
+    )
+    told = f"refs/heads/main {git('rev-parse', 'HEAD').stdout.strip()} refs/heads/main {'0' * 40}\n"
+    names = loaded(f"soup_git.hooks.{hook}", *arguments, stdin=told)
     assert "soup_git" in names
     assert not names & {*HEAVY, "typer"}
 

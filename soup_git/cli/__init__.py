@@ -6,7 +6,16 @@ verbs, so that no verb pays for what another one needs.
 
 # ruff: isort: skip_file
 # Imported in the order in which the help lists their verbs.
-from soup_git.cli import workspace, branches, training, lock, arithmetic
+from soup_git.cli import workspace, branches, sharing, training, lock, arithmetic
 from soup_git.cli.app import command_tree, run
 
-__all__ = ["arithmetic", "branches", "command_tree", "lock", "run", "training", "workspace"]
+__all__ = [
+    "arithmetic",
+    "branches",
+    "command_tree",
+    "lock",
+    "run",
+    "sharing",
+    "training",
+    "workspace",
+]

@@ -114,6 +114,25 @@ def repair(workspace: Workspace, *, force: bool) -> None:
         say("nothing to repair: the work tree holds what HEAD names")
 
 
+def complete_work_tree(workspace: Workspace) -> int:
+    """Bring what HEAD names and the work tree lacks, and leave what the user changed.
+
+    Returns how many objects were fetched for it; raises for what is nowhere, or damaged.
+    """
+    plan = plan_restore(workspace, workspace.work_tree.outputs, {})
+    keep(workspace, plan)
+    away = sum(not workspace.dvc.has(output.md5) for output in plan.restore)
+    damaged = _fetch_missing(workspace, plan.restore)
+    damaged += _object_mismatches(workspace, plan.restore)
+    if damaged:
+        raise _refusal("", [], damaged)
+    _execute(workspace, plan)
+    _say_restored(plan)
+    for path in plan.local_changes:
+        say(f"note: {path} has changes of yours and was left as it is; git soup status")
+    return away
+
+
 def follow(workspace: Workspace, old: str | None, new: str) -> None:
     """After git itself moved HEAD (a hook): bring along what DVC holds, where that is safe."""
     before = workspace.at(old).outputs if old else {}
@@ -362,7 +381,7 @@ def _fetch_missing(workspace: Workspace, outputs: Iterable[Output]) -> list[Mism
         return []
     say(f"fetching {len(missing)} objects from the DVC remote {dvc.default_remote}")
     try:
-        dvc.fetch(missing)
+        workspace.dvc_remote.fetch([output.md5 for output in missing])
     except FatalError as error:
         # What is still missing afterwards is named with its path, which says more.
         say(f"warning: {error}")

@@ -7,7 +7,7 @@ file's times.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -24,6 +24,7 @@ from soup_git.core.manifest import (
 from soup_git.errors import ExitCode, FatalError
 from soup_git.render.report import Table
 from soup_git.storage.dvcrepo import POINTER_SUFFIX, Output, parse_dvc_lock, parse_pointer
+from soup_git.storage.history import versions
 from soup_git.storage.snapshot import DVC_LOCK
 from soup_git.storage.weights import fingerprint
 from soup_git.storage.workspace import Workspace
@@ -76,8 +77,9 @@ def fsck(workspace: Workspace) -> tuple[FsckReport, ExitCode]:
     """Check what the refs reach, commit by commit, each blob once."""
     refs = workspace.git.refs(*_REFS)
     checker = _Checker(workspace)
-    for commit, paths in _versions(workspace, refs.values()):
-        checker.check_commit(commit, paths)
+    tips = {oid for ref in refs.values() if (oid := workspace.git.resolve(ref)) is not None}
+    for commit, entries in versions(workspace.git, tips):
+        checker.check_commit(commit, [entry.path for entry in entries])
     checker.check_objects()
     problems = [*checker.problems, *_left_locks(workspace)]
     report = FsckReport(
@@ -89,23 +91,6 @@ def fsck(workspace: Workspace) -> tuple[FsckReport, ExitCode]:
         problems=problems,
     )
     return report, ExitCode.CHECK_FAILED if problems else ExitCode.OK
-
-
-def _versions(workspace: Workspace, tips: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
-    """(commit, our paths that it changed), over all history that `tips` reach."""
-    patterns = [
-        f":(glob)**/{name}" for name in (MANIFEST, CONFIG, f"*{POINTER_SUFFIX}", DVC_LOCK, LOCK)
-    ]
-    tips = sorted({oid for tip in tips if (oid := workspace.git.resolve(tip)) is not None})
-    if not tips:
-        return
-    log = workspace.git.run(
-        "log", "--stdin", "-z", "--format=%x01%H", "--name-only", "--diff-filter=d", "-m",
-        "--root", "--", *patterns, input="\n".join([*tips, "--", *patterns, ""]).encode(),
-    ).stdout  # fmt: skip
-    for chunk in log.decode(errors="surrogateescape").split("\x01")[1:]:
-        commit, _, rest = chunk.partition("\0")
-        yield commit.strip(), [path.lstrip("\n") for path in rest.split("\0") if path.strip("\n")]
 
 
 class _Checker:

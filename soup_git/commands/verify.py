@@ -81,7 +81,7 @@ def verify(
         for path, output in snapshot.outputs.items():
             if path == lock.dataset_path or path.startswith(f"{lock.dataset_path}/"):
                 if not workspace.object_is_sound(output.md5):
-                    workspace.dvc.fetch([output])
+                    workspace.dvc_remote.fetch([output.md5])
                 restore_output(scratch, output)
         _bring_base(workspace, scratch, names.base)
         rebuilt = _train(scratch, scratch.root / config, folder)

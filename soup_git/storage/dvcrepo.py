@@ -14,9 +14,8 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from operator import itemgetter
@@ -101,6 +100,42 @@ def parse_pointer(data: bytes, path: str) -> list[Output]:
     if not isinstance(outputs, list) or not outputs:
         raise _malformed(path, "it names no output")
     return _outputs(outputs, "" if folder == "." else folder, path)
+
+
+def published_outputs(data: bytes, path: str) -> list[Output]:
+    """Those of a pointer's outputs that `dvc push` would push.
+
+    Not what `dvc import` brought from another repository, which has it, and no output that
+    says `push: false`.
+    """
+    outputs = parse_pointer(data, path)
+    if _STANDARD.fullmatch(data):
+        return outputs
+    raw = _yaml(data, path, MAX_POINTER_BYTES)
+    deps = raw.get("deps")
+    if isinstance(deps, list) and any(isinstance(d, dict) and "repo" in d for d in deps):
+        return []
+    held_back = {str(o["md5"]) for o in raw["outs"] if o.get("push") is False and o.get("md5")}
+    return [output for output in outputs if output.md5 not in held_back]
+
+
+def held_back_paths(dvc_yaml: bytes, path: str) -> set[str]:
+    """The outputs of a `dvc.yaml` that say `push: false`, as they are written there."""
+    if b"push" not in dvc_yaml:
+        return set()
+    stages = _yaml(dvc_yaml, path, MAX_LOCK_BYTES).get("stages") or {}
+    found = set()
+    for stage in stages.values() if isinstance(stages, dict) else ():
+        body = stage.get("do", stage) if isinstance(stage, dict) else {}
+        outs = body.get("outs") if isinstance(body, dict) else None
+        for out in outs if isinstance(outs, list) else ():
+            if isinstance(out, dict):
+                found |= {
+                    str(name)
+                    for name, options in out.items()
+                    if isinstance(options, dict) and options.get("push") is False
+                }
+    return found
 
 
 def parse_dvc_lock(data: bytes, path: str) -> dict[str, list[Output]]:
@@ -217,13 +252,42 @@ class DvcRepo:
     def default_remote(self) -> str | None:
         return self._config.get("core", "remote", fallback=None)
 
+    def section(self, name: str) -> dict[str, str]:
+        """A section of DVC's configuration; {} where there is none."""
+        items = self._config[name].items() if self._config.has_section(name) else ()
+        return {key: value for key, value in items if value is not None}
+
+    def remote_sections(self) -> dict[str, dict[str, str]]:
+        """Every remote's settings, the path of one in a folder made absolute."""
+        found = {}
+        for section in self._config.sections():
+            name = re.fullmatch(r"'remote \"(.+)\"'", section)
+            if name is None:
+                continue
+            values = self.section(section)
+            url = (values.get("url") or "").removeprefix("file://")
+            if url and "://" not in url:
+                # DVC reads a relative path from the folder of the file that holds it.
+                values["url"] = os.path.normpath(self.root / ".dvc" / Path(url).expanduser())
+            found[name[1]] = values
+        return found
+
+    def remote_section(self, name: str) -> dict[str, str]:
+        found = self.remote_sections().get(name)
+        if found is None:
+            raise FatalError(
+                f"the DVC remote {name!r} is the default, and no section of .dvc/config names it",
+                hint=f"dvc remote add {name} URL",
+            )
+        return found
+
     # -- objects --------------------------------------------------------------------------
 
     def object_path(self, md5: str) -> Path:
         """Where an object is: in the cache, or among the kept ones; where it belongs if nowhere."""
-        path = _address(self.cache_dir, md5)
+        path = address(self.cache_dir, md5)
         if not path.is_file():
-            kept = _address(self.kept_dir, md5)
+            kept = address(self.kept_dir, md5)
             if kept.is_file():
                 return kept
         return path
@@ -245,10 +309,20 @@ class DvcRepo:
     def read(self, md5: str) -> bytes:
         return self.object_path(md5).read_bytes()
 
-    def folder_files(self, md5: str) -> dict[str, str]:
-        """Relative path -> md5 of each file of a folder object, every path checked."""
+    def size_of(self, md5: str) -> int:
+        """Bytes of an object that is here; of a folder, with its files."""
+        own = self.object_path(md5).stat().st_size
+        if not md5.endswith(".dir"):
+            return own
+        return own + sum(self.size_of(inner) for inner in set(self.folder_files(md5).values()))
+
+    def folder_files(self, md5: str, place: Path | None = None) -> dict[str, str]:
+        """Relative path -> md5 of each file of a folder object, every path checked.
+
+        `place` is the object's file, where that is not this cache's.
+        """
         try:
-            listing = json.loads(self.read(md5))
+            listing = json.loads((place or self.object_path(md5)).read_bytes())
             files = {item["relpath"]: item["md5"] for item in listing}
         except (ValueError, KeyError, TypeError, RecursionError):
             raise self.corrupt(md5, "is no list of files") from None
@@ -292,7 +366,7 @@ class DvcRepo:
             copy_bytes(source, copy)
             md5, found = inspect(copy) if inspect else (md5_of_file(copy), None)
             if not self._holds(md5, copy.stat().st_size):
-                move_into_place(copy, _address(place, md5), mode=0o444)
+                move_into_place(copy, address(place, md5), mode=0o444)
         return md5, found
 
     def _holds(self, md5: str, size: int) -> bool:
@@ -341,14 +415,19 @@ class DvcRepo:
 
     # -- DVC itself -------------------------------------------------------------------------
 
-    def run(self, *arguments: str, folder: Path | None = None) -> str:
-        """Run `dvc`, its talk on our stderr; returns its stdout. Raises with its words."""
+    def run(self, *arguments: str, folder: Path | None = None, progress: bool = False) -> str:
+        """Run `dvc`; returns its stdout. Raises with its words.
+
+        `progress` shows its bars where stderr is a terminal.
+        """
+        shown = progress and sys.stderr.isatty()
         done = subprocess.run(
             [sys.executable, "-P", "-m", "dvc", *arguments],
-            cwd=folder or self.root, stdin=subprocess.DEVNULL, capture_output=True, check=False,
+            cwd=folder or self.root, stdin=subprocess.DEVNULL, check=False,
+            stdout=subprocess.PIPE, stderr=None if shown else subprocess.PIPE,
             env={**os.environ, "DVC_NO_ANALYTICS": "1"},
         )  # fmt: skip
-        said = done.stderr.decode(errors="replace").strip()
+        said = (done.stderr or b"").decode(errors="replace").strip()
         if done.returncode:
             last = " ".join(line.strip() for line in said.splitlines()[-4:])
             raise FatalError(
@@ -415,47 +494,6 @@ class DvcRepo:
         except (FileNotFoundError, ValueError, AttributeError, TypeError, KeyError):
             return False
 
-    def fetch(self, outputs: Sequence[Output]) -> None:
-        """Get objects from the DVC remote into the cache, whatever the work tree holds.
-
-        DVC fetches what the pointers of its work tree name; these may be another
-        revision's. So it runs in a folder of its own that holds exactly these pointers,
-        with this workspace's remotes and cache.
-        """
-        if not outputs:
-            return
-        place = self._common_dir / "soup"
-        place.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="fetch-", dir=place) as name:
-            folder = Path(name)
-            (folder / ".dvc").mkdir()
-            self._write_config(folder / ".dvc" / "config")
-            for number, output in enumerate(outputs):
-                text = pointer_text(f"object{number}", output.md5, output.size or 0)
-                (folder / f"object{number}.dvc").write_text(text)
-            self.run("fetch", "--quiet", folder=folder)
-
-    def _write_config(self, path: Path) -> None:
-        config = configparser.ConfigParser(interpolation=None)
-        config.read_dict({name: dict(self._config[name]) for name in self._config.sections()})
-        for section in ("core", "cache"):
-            if not config.has_section(section):
-                config.add_section(section)
-        config["core"]["no_scm"] = "true"
-        config["cache"]["dir"] = str(self.cache_dir)
-        for section in config.sections():
-            url = config[section].get("url", "")
-            if (
-                section.startswith("'remote ")
-                and url
-                and "://" not in url
-                and not url.startswith("/")
-            ):
-                config[section]["url"] = os.path.normpath(self.root / ".dvc" / url)
-        with path.open("w") as file:
-            path.chmod(0o600)  # a remote's section may hold its password
-            config.write(file)
-
 
 def _holders(held: Any) -> Iterator[int]:
     """The process ids in DVC's rwlock: {"write": {path: {pid}}, "read": {path: [{pid}, …]}}."""
@@ -475,7 +513,8 @@ def _is_dvc(pid: int) -> bool:
         return False
 
 
-def _address(store: Path, md5: str) -> Path:
+def address(store: Path, md5: str) -> Path:
+    """Where DVC's layout has an object, in a cache and in a remote."""
     return store / "files" / "md5" / md5[:2] / md5[2:]
 
 

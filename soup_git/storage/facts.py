@@ -48,6 +48,13 @@ class Facts:
     def get(self, key: str) -> str | None:
         return self._load().get(key)
 
+    def keys_of(self, prefix: str) -> list[str]:
+        return [key for key in self._load() if key.startswith(prefix)]
+
+    def clear(self) -> None:
+        self._path.unlink(missing_ok=True)
+        self._known = {}
+
     def put(self, key: str, value: str) -> None:
         line = f"\n{key} {value} ."
         if not _LINE.fullmatch(line[1:]) or self._load().get(key) == value:

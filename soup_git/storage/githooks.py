@@ -11,7 +11,7 @@ from pathlib import Path
 from soup_git.errors import FatalError
 from soup_git.storage.files import write_atomically
 
-HOOKS = ("pre-commit", "post-checkout", "post-merge", "post-rewrite")
+HOOKS = ("pre-commit", "pre-push", "post-checkout", "post-merge", "post-rewrite")
 """Each is `soup_git.hooks` of that name, started by `.dvc-template/hook.sh`."""
 CHAINED = ".before-soup"
 

@@ -8,12 +8,15 @@ costs less than importing a library would.
 from __future__ import annotations
 
 import atexit
+import concurrent.futures
+import contextlib
 import os
 import re
 import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,6 +24,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from soup_git.core.text import printable
 from soup_git.errors import FatalError
 
 OLDEST_GIT = (2, 38)  # merge-tree --write-tree, which dry runs of a merge stand on
@@ -52,6 +56,14 @@ class RefUpdate:
     ref: str
     new: str
     old: str | None
+
+
+@dataclass(frozen=True)
+class PushedRef:
+    """A ref that a remote refused, in git's words."""
+
+    ref: str
+    why: str
 
 
 class GitRepo:
@@ -124,8 +136,9 @@ class GitRepo:
         if lock:
             return _left_lock(self._lock_file(lock))
         # git's own advice is about git's own commands; ours follows.
-        lines = [line for line in said.split("\n") if not line.startswith("hint:")]
-        clean = "\n".join(lines).strip().removeprefix("fatal: ").removeprefix("error: ")
+        lines = [line for line in said.split("\n") if line and not line.startswith("hint:")]
+        words = [line.removeprefix("fatal: ").removeprefix("error: ") for line in lines]
+        clean = "\n".join(words).strip()
         if done.returncode < 0:
             clean = f"git {arguments[0]} was ended by signal {-done.returncode}. {clean}".strip()
         if "No space left on device" in clean or -done.returncode == signal.SIGXFSZ:
@@ -293,9 +306,12 @@ class GitRepo:
         batch = self._batch_process()
         assert batch.stdin is not None  # noqa: S101 - for the type checker
         assert batch.stdout is not None  # noqa: S101
-        batch.stdin.write(os.fsencode(name) + b"\n")
-        batch.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):
+            batch.stdin.write(os.fsencode(name) + b"\n")
+            batch.stdin.flush()
         answer = batch.stdout.readline()
+        if not answer:
+            raise self._batch_ended(name)
         parts = answer.split()
         if len(parts) != 3 or answer.endswith((b" missing\n", b" ambiguous\n")):
             return None
@@ -343,10 +359,23 @@ class GitRepo:
             atexit.register(self.close)
         return self._batch
 
+    def _batch_ended(self, name: str) -> FatalError:
+        """git gives up where a partial clone cannot get an object from its remote."""
+        self.close()
+        if self.config_values("extensions.partialClone") or self.config_values(
+            "remote.origin.promisor"
+        ):
+            return FatalError(
+                f"this is a partial clone, and its remote does not give {name}",
+                hint="git fetch, to see whether the remote answers; git fetch --refetch gets all",
+            )
+        return FatalError(f"git could not read {name}", hint="git fsck")
+
     def close(self) -> None:
         if self._batch is not None:
             assert self._batch.stdin is not None  # noqa: S101
-            self._batch.stdin.close()
+            with contextlib.suppress(BrokenPipeError):
+                self._batch.stdin.close()
             if self._batch.stdout is not None:
                 self._batch.stdout.close()
             self._batch.wait()
@@ -362,6 +391,14 @@ class GitRepo:
             ok = len(parts) == 3 and parts[1] == "blob"
             found.append((parts[0], int(parts[2])) if ok else None)
         return found
+
+    def present(self, oids: Iterable[str]) -> list[str]:
+        """Those of `oids` whose objects are here."""
+        asked = "".join(f"{oid}\n" for oid in oids).encode()
+        if not asked:
+            return []
+        out = self.run("cat-file", "--batch-check=%(objectname)", input=asked).stdout
+        return [line for line in out.decode().split("\n") if line and " " not in line]
 
     # -- writing: objects first, refs last --------------------------------------------------
 
@@ -495,6 +532,98 @@ class GitRepo:
 
     def remotes(self) -> list[str]:
         return self.lines("remote")
+
+    # -- other repositories -------------------------------------------------------------------
+
+    def fetch(
+        self, remote: str, refspecs: Sequence[str], *, prune: bool = False, beside: bool = False
+    ) -> None:
+        """Fetch `refspecs`, alone or `beside` those that the remote is configured with.
+
+        `prune` forgets the copies of what the remote no longer has, below these refspecs only.
+        """
+        if beside:
+            key = f"remote.{remote}.fetch"
+            known = self.config_values(key)
+            new = [f"{key}={spec}" for spec in refspecs if spec not in known]
+            self._talk(*(word for value in new for word in ("-c", value)), "fetch", "--", remote)
+            return
+        flags = ["--no-tags", "--no-write-fetch-head", *(["--prune"] if prune else [])]
+        self._talk("fetch", *flags, "--", remote, *refspecs)
+
+    def push(
+        self, remote: str, refspecs: Sequence[str], leases: Mapping[str, str | None]
+    ) -> list[PushedRef]:
+        """`git push --atomic`; returns what was refused, and nothing when all went through.
+
+        `leases`: ref -> the value that it has there (None: it must not exist yet). Raises
+        when the remote could not be spoken to.
+        """
+        guards = [f"--force-with-lease={ref}:{oid or ''}" for ref, oid in leases.items()]
+        done = self._talk(
+            "push", "--atomic", "--porcelain", *guards, "--", remote, *refspecs, check=False
+        )
+        refused = [
+            PushedRef(names.partition(":")[2], why)
+            for line in _text(done.stdout).split("\n")
+            if line.startswith("!\t")
+            for _, names, why in [line.split("\t", 2)]
+        ]
+        if done.returncode and not refused:
+            raise self._failure(
+                ["push"], done, f"git ls-remote {remote}, to see whether it answers"
+            )
+        return refused
+
+    def integrate(self, words: Sequence[str], *, conflicts: bool = False) -> bool:
+        """`git merge` or `git rebase`; False when it stopped at conflicts, which git's words tell."""
+        done = self.run(*words, check=False)
+        if not done.returncode:
+            return True
+        if conflicts and (self.paths("ls-files", "--unmerged") or b"CONFLICT" in done.stdout):
+            sys.stderr.write(printable(_text(done.stdout + done.stderr), keep_newlines=True))
+            return False
+        raise self._failure(words, done, "git stash, then git soup pull again, then git stash pop")
+
+    def is_ancestor(self, one: str, other: str) -> bool:
+        return self.run("merge-base", "--is-ancestor", one, other, check=False).returncode == 0
+
+    def typed_refs(self, *prefixes: str) -> dict[str, tuple[str, str]]:
+        """Full ref name -> (object id, type of the object)."""
+        form = "--format=%(refname) %(objectname) %(objecttype)"
+        found = (line.rsplit(" ", 2) for line in self.lines("for-each-ref", form, *prefixes))
+        return {ref: (oid, kind) for ref, oid, kind in found}
+
+    def _talk(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[bytes]:
+        """Run what may ask for a password and take its time: progress goes to a terminal."""
+        words = list(arguments)
+        if sys.stderr.isatty():
+            words.insert(words.index("--"), "--progress")
+        process = subprocess.Popen(
+            [_git(), "-C", str(self.root), *words],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env=_environment({"GIT_TERMINAL_PROMPT": os.environ.get("GIT_TERMINAL_PROMPT", "1")}),
+        )  # fmt: skip
+        assert process.stderr is not None  # noqa: S101 - for the type checker
+        said, out = b"", b""
+        with concurrent.futures.ThreadPoolExecutor(1) as reader:
+            report = reader.submit(process.stdout.read) if process.stdout else None
+            while chunk := process.stderr.read1(1 << 16):  # type: ignore[attr-defined]
+                said += chunk
+                if sys.stderr.isatty():
+                    # What the other side says is no reason to move the cursor elsewhere.
+                    lines = (printable(line) for line in _text(chunk).split("\r"))
+                    shown = "\r".join(line.replace("\\n", "\n") for line in lines)
+                    sys.stderr.write(shown)
+                    sys.stderr.flush()
+            out = report.result() if report is not None else b""
+        done = subprocess.CompletedProcess(words, process.wait(), out, said)
+        if check and done.returncode:
+            remote = words[words.index("--") + 1]
+            raise self._failure(
+                [arguments[0]], done, f"git ls-remote {remote}, to see whether it answers"
+            )
+        return done
 
 
 def _with_z(arguments: Sequence[str]) -> list[str]:

@@ -121,8 +121,11 @@ class RunRecorder:
     def _create(self, files: Mapping[str, bytes], checkpoint: Checkpoint) -> str:
         """The first checkpoint takes the first free name of the day: 2026-05-15-a, -b, …"""
         parents = [self._launched] if self._launched else []
+        # A name that somebody pushed is taken too: two runs of one name cannot be shared.
+        refs = self._workspace.git.refs(RUNS, "refs/soup-remotes/*/runs/")
+        taken = {ref.rpartition("/")[2] for ref in refs}
         for name in _names_of_today():
-            if self._workspace.git.resolve(RUNS + name) is not None:
+            if name in taken:
                 continue
             commit = self._commit(files, name, checkpoint, parents)
             try:

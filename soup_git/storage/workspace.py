@@ -13,6 +13,7 @@ from pathlib import Path
 from soup_git.core.digests import MD5_HEX, SHA256_HEX, folder_sha256, sha256_hex
 from soup_git.core.manifest import WEIGHTS, Manifest
 from soup_git.errors import FatalError
+from soup_git.storage.dvcremote import DvcRemote
 from soup_git.storage.dvcrepo import DvcRepo, folder_md5_of, md5_of_file, walk
 from soup_git.storage.facts import Facts, file_key
 from soup_git.storage.files import bytes_of
@@ -54,6 +55,10 @@ class Workspace:
     def dvc(self) -> DvcRepo:
         main = self.git.main_work_tree if self.git.is_linked_work_tree else self.root
         return DvcRepo(self.root, main, self.git.common_dir)
+
+    @cached_property
+    def dvc_remote(self) -> DvcRemote:
+        return DvcRemote(self.dvc, self.git.common_dir)
 
     @cached_property
     def facts(self) -> Facts:

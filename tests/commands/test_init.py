@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-HOOKS = ("pre-commit", "post-checkout", "post-merge", "post-rewrite")
+HOOKS = ("pre-commit", "pre-push", "post-checkout", "post-merge", "post-rewrite")
 
 
 @pytest.fixture
