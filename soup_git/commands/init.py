@@ -237,21 +237,13 @@ def _settings(git: GitRepo) -> _Part:
 
 def _shared_cache(git: GitRepo) -> _Part:
     """A linked work tree uses the main one's cache; DVC itself must be told so."""
-    local = git.root / ".dvc" / "config.local"
-
-    def cache() -> Path:
-        main = git.main_work_tree
-        return main / ".dvc" / "cache" if main is not None else git.common_dir / "soup" / "dvc"
+    dvc = DvcRepo(git.root, git.main_work_tree, git.common_dir)
 
     def missing() -> list[str]:
-        # A cache that the team or the user has configured is shared already.
-        configured = DvcRepo(git.root, git.main_work_tree, git.common_dir).configured_cache
-        return [] if configured else ["cache.dir"]
+        return [] if dvc.shares_cache else ["cache.dir"]
 
     def complete() -> list[str]:
-        text = local.read_bytes() if local.is_file() else b""
-        gap = b"" if not text or text.endswith(b"\n") else b"\n"
-        write_atomically(local, text + gap + f"[cache]\n    dir = {cache()}\n".encode())
+        dvc.share_cache()
         return []
 
     return _Part(".dvc/config.local", missing, complete, "the main work tree's cache, shared")

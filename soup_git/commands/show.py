@@ -45,7 +45,7 @@ class ShowReport:
     modules: list[ModuleRow]
 
     def tables(self) -> Sequence[Table | str]:
-        here = "" if self.available else ", not here: git soup checkout, or dvc fetch"
+        here = "" if self.available else ", not here: git soup checkout, or git soup pull --all"
         rows = [
             ("adapter", self.path),
             ("from", self.origin),

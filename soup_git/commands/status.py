@@ -131,7 +131,7 @@ def _adapter_state(workspace: Workspace, folder: str) -> AdapterState:
             else "not in the cache: dvc fetch, then git soup checkout"
         )
         return AdapterState(folder, "missing", how, merged)
-    if workspace.md5(weights) != header.weights_md5:
+    if workspace.output_md5(weights, header.weights_md5) != header.weights_md5:
         return AdapterState(folder, "modified", f"git soup add {folder} to track it", merged)
     return AdapterState(folder, "clean", note, merged)
 
@@ -172,7 +172,7 @@ def _data_states(workspace: Workspace) -> list[DataState]:
     for path, output in sorted(workspace.work_tree.outputs.items()):
         if path == WEIGHTS or path.endswith(f"/{WEIGHTS}"):
             continue
-        md5 = workspace.path_md5(target_inside(workspace.root, path))
+        md5 = workspace.output_md5(target_inside(workspace.root, path), output.md5)
         if md5 is None:
             here = workspace.dvc.has(output.md5)
             how = "git soup checkout brings it back" if here else "not in the cache: dvc fetch"

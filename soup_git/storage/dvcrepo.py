@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import configparser
 import hashlib
+import io
 import json
 import os
 import re
@@ -23,12 +24,13 @@ from pathlib import Path
 from typing import Any
 
 from soup_git.core.digests import MD5_HEX, md5_hex
+from soup_git.core.manifest import WEIGHTS
 from soup_git.errors import FatalError
 from soup_git.storage.files import (
     TEMPORARY,
-    beside,
     copy_bytes,
     move_into_place,
+    reflink,
     temporary_in,
     write_atomically,
 )
@@ -223,15 +225,36 @@ class DvcRepo:
     def _config(self) -> configparser.ConfigParser:
         config = configparser.ConfigParser(strict=False, interpolation=None, allow_no_value=True)
         home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "dvc" / "config"
-        for path in (home, self.root / ".dvc" / "config", self.root / ".dvc" / "config.local"):
-            try:
-                config.read(path, "utf-8")
-            except (configparser.Error, UnicodeDecodeError) as error:
-                raise FatalError(
-                    f"{path} is not a DVC configuration: {' '.join(str(error).split())}",
-                    hint=f"git log -p -- {path}",
-                ) from None
+        _read(config, home)
+        _read(config, self.root / ".dvc" / "config")
+        # What a person set for this repository on this machine holds in each work tree of it.
+        config.read_dict(self._locals_of_main())
+        _read(config, self.root / ".dvc" / "config.local")
         return config
+
+    def _locals_of_main(self) -> dict[str, dict[str, str]]:
+        """The main work tree's `config.local`, seen from a linked one: its paths absolute."""
+        if self._main is None or self._main == self.root:
+            return {}
+        config = configparser.ConfigParser(strict=False, interpolation=None, allow_no_value=True)
+        _read(config, self._main / ".dvc" / "config.local")
+        found = {}
+        for name in config.sections():
+            values = {key: value for key, value in config[name].items() if value is not None}
+            key = "dir" if name == "cache" else "url"
+            if values.get(key) and "://" not in values[key]:
+                values[key] = os.path.normpath(self._main / ".dvc" / values[key])
+            found[name] = values
+        return found
+
+    @cached_property
+    def _own_cache(self) -> str | None:
+        """`cache.dir` as DVC finds it from this work tree."""
+        config = configparser.ConfigParser(strict=False, interpolation=None, allow_no_value=True)
+        home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "dvc" / "config"
+        for path in (home, self.root / ".dvc" / "config", self.root / ".dvc" / "config.local"):
+            _read(config, path)
+        return config.get("cache", "dir", fallback=None)
 
     @property
     def configured_cache(self) -> str | None:
@@ -394,24 +417,55 @@ class DvcRepo:
     # -- work tree --------------------------------------------------------------------------
 
     def restore_file(self, md5: str, target: Path) -> None:
-        """Give `target` the object's bytes: by hard link where the cache is configured so, else a copy."""
+        """Give `target` the object's bytes, in the first way of `cache.type` that works.
+
+        Where that is not configured: by reflink, else a copy; the weights in a linked work
+        tree by reflink or a hard link (read-only, as the object is), so that the tenth work
+        tree costs no more than a name.
+        """
         source = self.object_path(md5)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        kinds = (
-            self._config.get("cache", "type", fallback="reflink,copy").replace('"', "").split(",")
-        )
-        if "hardlink" in [kind.strip() for kind in kinds]:
-            temporary = target.with_name(f".soup-{os.getpid()}.tmp")
-            temporary.unlink(missing_ok=True)
-            try:
-                os.link(source, temporary)
-                temporary.replace(target)
-            except OSError:
-                temporary.unlink(missing_ok=True)
+        with temporary_in(target.parent) as temporary:
+            for kind in self._ways(target):
+                if kind == "reflink" and reflink(source, temporary):
+                    break
+                if kind == "hardlink" and _hard_link(source, temporary):
+                    temporary.replace(target)
+                    return
             else:
-                return
-        with beside(target) as copy:
-            copy_bytes(source, copy)
+                copy_bytes(source, temporary)
+            move_into_place(temporary, target, mode=0o666)
+
+    def _ways(self, target: Path) -> list[str]:
+        configured = self._config.get("cache", "type", fallback=None)
+        if configured:
+            return [kind.strip() for kind in configured.replace('"', "").split(",")]
+        is_linked = self.root != self._main
+        links = is_linked and target.name == WEIGHTS
+        return ["reflink", "hardlink"] if links else ["reflink"]
+
+    @property
+    def shares_cache(self) -> bool:
+        """Whether DVC itself would use the cache that we use."""
+        return self.root == self._main or self._own_cache is not None
+
+    def share_cache(self) -> None:
+        """Tell DVC, in a linked work tree, where the cache is, and what the main one's
+        `config.local` says (a remote's password).
+        """
+        if self.shares_cache:
+            return
+        local = self.root / ".dvc" / "config.local"
+        config = configparser.ConfigParser(strict=False, interpolation=None, allow_no_value=True)
+        config.read(local, "utf-8")
+        for name, values in self._locals_of_main().items():
+            if not config.has_section(name):
+                config[name] = values
+        if not config.has_section("cache"):
+            config.add_section("cache")
+        config["cache"]["dir"] = str(self.cache_dir)
+        text = io.StringIO()
+        config.write(text)
+        write_atomically(local, text.getvalue().encode(), mode=0o600)
 
     # -- DVC itself -------------------------------------------------------------------------
 
@@ -493,6 +547,26 @@ class DvcRepo:
             return any(_is_dvc(pid) for pid in set(_holders(held)))
         except (FileNotFoundError, ValueError, AttributeError, TypeError, KeyError):
             return False
+
+
+def _read(config: configparser.ConfigParser, path: Path) -> None:
+    try:
+        config.read(path, "utf-8")
+    except (configparser.Error, UnicodeDecodeError) as error:
+        raise FatalError(
+            f"{path} is not a DVC configuration: {' '.join(str(error).split())}",
+            hint=f"git log -p -- {path}",
+        ) from None
+
+
+def _hard_link(source: Path, temporary: Path) -> bool:
+    temporary.unlink()
+    try:
+        os.link(source, temporary)
+    except OSError:
+        temporary.touch()
+        return False
+    return True
 
 
 def _holders(held: Any) -> Iterator[int]:

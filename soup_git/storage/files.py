@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from soup_git.errors import FatalError
 
@@ -110,10 +111,22 @@ def umask() -> int:
 def copy_bytes(source: Path, target: Path) -> None:
     """Copy by reflink where the file system can (no time, no space), else byte for byte."""
     with source.open("rb") as reader, target.open("wb") as writer:
-        with contextlib.suppress(OSError):
-            fcntl.ioctl(writer.fileno(), _FICLONE, reader.fileno())
-            return
-        shutil.copyfileobj(reader, writer, 1 << 20)
+        if not _clone(reader, writer):
+            shutil.copyfileobj(reader, writer, 1 << 20)
+
+
+def reflink(source: Path, target: Path) -> bool:
+    """Let `target` share `source`'s extents; False where the file system cannot."""
+    with source.open("rb") as reader, target.open("wb") as writer:
+        return _clone(reader, writer)
+
+
+def _clone(reader: BinaryIO, writer: BinaryIO) -> bool:
+    try:
+        fcntl.ioctl(writer.fileno(), _FICLONE, reader.fileno())
+    except OSError:
+        return False
+    return True
 
 
 def inside(root: Path, path: Path) -> str:

@@ -122,7 +122,7 @@ class RunRecorder:
         """The first checkpoint takes the first free name of the day: 2026-05-15-a, -b, …"""
         parents = [self._launched] if self._launched else []
         # A name that somebody pushed is taken too: two runs of one name cannot be shared.
-        refs = self._workspace.git.refs(RUNS, "refs/soup-remotes/*/runs/")
+        refs = self._workspace.git.refs(RUNS, "refs/soup-remotes/*/runs/*")
         taken = {ref.rpartition("/")[2] for ref in refs}
         for name in _names_of_today():
             if name in taken:

@@ -179,7 +179,7 @@ def open_adapter(adapter: Adapter) -> OpenAdapter:
     if adapter.weights is None:
         raise FatalError(
             f"the weights of {adapter.spec} (md5:{adapter.manifest.weights_md5}) are not here",
-            hint="git soup checkout, or dvc fetch, brings them from the DVC remote",
+            hint="git soup checkout brings what HEAD names, git soup pull --all what every branch and run does",
         )
     use_one_blas_thread()
     file = TensorFile(adapter.weights, adapter.spec)

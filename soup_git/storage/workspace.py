@@ -156,6 +156,35 @@ class Workspace:
             return folder_md5_of(path, self.md5)
         return self.md5(path) if path.is_file() else None
 
+    def output_md5(self, path: Path, md5: str) -> str | None:
+        """As `path_md5`, of a path where the object called `md5` is expected.
+
+        A hard link to that object is that object: what is known of one holds for both.
+        """
+        place = self.dvc.object_path(md5)
+        if path.is_file() and place.is_file() and path.samefile(place):
+            return self.md5(place)
+        return self.path_md5(path)
+
+    def restore(self, md5: str, target: Path) -> None:
+        """Give `target` the bytes of an object that was verified; remember both as such."""
+        place = self.dvc.object_path(md5)
+        before = place.stat()
+        known = {kind: self._known(kind, place) for kind in ("md5", "sha256", "tensors")}
+        self.dvc.restore_file(md5, target)
+        self.remember_md5(target, md5)
+        after = place.stat()
+        same = (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size)
+        if same and before.st_ctime_ns != after.st_ctime_ns:
+            # A new link to it changed the object's ctime, and no byte.
+            for kind, value in known.items():
+                if value is not None:
+                    self._remember(kind, place, value)
+
+    def _known(self, kind: str, path: Path) -> str | None:
+        key = file_key(kind, path)
+        return self.facts.get(key) if key is not None else None
+
     def data_digests(self, path: Path) -> DataDigests:
         """Digests of a dataset on disk."""
         if not path.is_dir():

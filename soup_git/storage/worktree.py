@@ -51,7 +51,7 @@ def plan_restore(
     given_up: list[str] = []
     for path, output in sorted(wanted.items()):
         target = target_inside(workspace.root, path)
-        md5, held = workspace.path_md5(target), in_git(path)
+        md5, held = workspace.output_md5(target, output.md5), in_git(path)
         # git takes away a file that it holds here and not there, whatever its bytes.
         if md5 == output.md5 and not held:
             unchanged.append(path)
@@ -64,7 +64,7 @@ def plan_restore(
             (given_up if force else local).append(path)
         restore.append(output)
     for path in sorted(set(current) - set(wanted)):
-        md5 = workspace.path_md5(target_inside(workspace.root, path))
+        md5 = workspace.output_md5(target_inside(workspace.root, path), current[path].md5)
         if md5 is not None and md5 == current[path].md5:
             remove.append(path)
             if not workspace.object_is_sound(md5):
@@ -98,6 +98,8 @@ def keep(workspace: Workspace, plan: Plan) -> None:
 
 def execute(workspace: Workspace, plan: Plan) -> None:
     """Restore and remove as planned; the objects are in the cache and were checked."""
+    if workspace.dvc.exists:
+        workspace.dvc.share_cache()
     for output in plan.restore:
         restore_output(workspace, output)
     for path in plan.remove:
@@ -112,8 +114,7 @@ def restore_output(workspace: Workspace, output: Output) -> None:
     if not output.is_folder:
         if target.is_dir():
             shutil.rmtree(target)
-        workspace.dvc.restore_file(output.md5, target)
-        workspace.remember_md5(target, output.md5)
+        workspace.restore(output.md5, target)
         return
     files = workspace.dvc.folder_files(output.md5)
     if target.is_file():
@@ -121,8 +122,7 @@ def restore_output(workspace: Workspace, output: Output) -> None:
     for path, md5 in files.items():
         inner = target_inside(workspace.root, f"{output.path}/{path}")
         if workspace.path_md5(inner) != md5:
-            workspace.dvc.restore_file(md5, inner)
-            workspace.remember_md5(inner, md5)
+            workspace.restore(md5, inner)
     # What DVC does not see (a nested repository) is not the dataset's, and stays.
     for extra in [
         file for file in walk(target) if file.relative_to(target).as_posix() not in files
