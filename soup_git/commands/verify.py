@@ -14,11 +14,12 @@ from soup_git.commands.diff import compare
 from soup_git.commands.lock import Overrides, check_pins
 from soup_git.commands.merge import rebuild
 from soup_git.core.lock import Lock
-from soup_git.core.manifest import Manifest
+from soup_git.core.manifest import CONFIG, MANIFEST, WEIGHTS, Manifest
+from soup_git.core.threeway import has_origin
 from soup_git.core.trainconfig import CONFIG_FILE, ConfigPins, parse_config_pins
 from soup_git.errors import DriftError, ExitCode, FatalError
 from soup_git.render.report import Table, say
-from soup_git.storage.snapshot import Snapshot
+from soup_git.storage.snapshot import Snapshot, inside_folder
 from soup_git.storage.workspace import Workspace
 from soup_git.storage.worktree import restore_output
 
@@ -61,7 +62,7 @@ def verify(
     expected = snapshot.manifest(folder)
     if expected.is_merged:
         with _temporary(workspace) as place:
-            rebuild(workspace, snapshot, expected, place / "merged")
+            _remake(workspace, snapshot, folder, place / "merged")
             return _compare(workspace, revision, folder, expected, place / "merged", tolerance)
     lock = snapshot.lock
     if lock is None:
@@ -86,6 +87,20 @@ def verify(
         _bring_base(workspace, scratch, names.base)
         rebuilt = _train(scratch, scratch.root / config, folder)
         return _compare(workspace, revision, folder, expected, rebuilt, tolerance)
+
+
+def _remake(workspace: Workspace, snapshot: Snapshot, folder: str, output: Path) -> None:
+    """A merged adapter again from its recipe."""
+    manifest = snapshot.manifest(folder)
+    if not has_origin(manifest):
+        rebuild(workspace, snapshot, manifest, output)
+        return
+    from soup_git.storage import threeway
+
+    output.mkdir()
+    where = inside_folder(folder, MANIFEST)
+    threeway.rebuild(workspace, manifest, output / WEIGHTS, where)
+    (output / CONFIG).write_bytes(snapshot.require(inside_folder(folder, CONFIG)))
 
 
 def _adapter_of(snapshot: Snapshot, named: str | None) -> str:

@@ -27,6 +27,8 @@ CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 FIRST_LINE = "soup-manifest 1"
 MAX_MANIFEST_BYTES = 64 << 20
+CONFLICT_NOTE = "# conflict: "
+"""Starts the lines in which the merge driver says, at the top, why it could not merge."""
 
 # Spelled as `Tensor.line` spells them, so that equal tensors have equal lines: no leading
 # zeros, no sign, at most 6 digits in a norm.
@@ -157,6 +159,38 @@ def agrees(manifest: Manifest, config: AdapterConfig, where: str = CONFIG) -> bo
         where=where,
     )
     return expected == manifest
+
+
+def config_bytes(header: Iterable[tuple[str, str]]) -> bytes:
+    """A header's keys as the `adapter_config.json` that would give them: what a merge driver has.
+
+    Read it with `parse_adapter_config`, which checks it as it checks any config.
+    """
+    raw: dict[str, Any] = {}
+    for key, value in header:
+        if key == "peft":
+            raw["peft_type"] = value.upper()
+        elif key == "base":
+            raw["base_model_name_or_path"] = None if value == "-" else _words(value)
+        elif key != "module":
+            raw[_CONFIG_KEYS.get(key, key)] = _value(value)
+    return json.dumps(raw, sort_keys=True).encode()
+
+
+_CONFIG_KEYS = {"rank": "r", "alpha": "lora_alpha", "rslora": "use_rslora", "dora": "use_dora"}
+
+
+def _words(value: str) -> str:
+    """The inverse of `_one_word`."""
+    read = _value(value) if value.startswith('"') else value
+    return read if isinstance(read, str) and _one_word(read) == value else value
+
+
+def _value(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
 
 
 def _header(config: AdapterConfig, tensors: Sequence[Tensor]) -> Iterable[tuple[str, str]]:
@@ -343,6 +377,11 @@ def _tensor(found: re.Match[str]) -> Tensor | None:
 
 def _refuse_conflict_markers(lines: Sequence[str], where: str, first: int) -> None:
     for number, line in enumerate(lines, start=first):
+        if line.startswith(CONFLICT_NOTE):
+            raise FatalError(
+                f"{where}:{number}: a merge left a conflict in it",
+                hint=f"git checkout --ours -- {where}, or --theirs, then git soup add its folder",
+            )
         if line.endswith("\r"):
             raise FatalError(
                 f"{where}:{number}: it has CRLF line ends, and a manifest has LF",

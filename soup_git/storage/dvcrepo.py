@@ -59,9 +59,13 @@ class Output:
 def pointer_text(name: str, md5: str, size: int, files: int | None = None) -> str:
     """A `.dvc` file for an output called `name` in the pointer's own folder, as `dvc add` writes it."""
     count = f"  nfiles: {files}\n" if files is not None else ""
-    if _YAML_NUMBER.fullmatch(md5):
-        md5 = f"'{md5}'"
+    md5 = yaml_md5(md5)
     return f"outs:\n- md5: {md5}\n  size: {size}\n{count}  hash: md5\n  path: {_yaml_name(name)}\n"
+
+
+def yaml_md5(md5: str) -> str:
+    """An md5 as DVC writes it: quoted where YAML would read a number."""
+    return f"'{md5}'" if _YAML_NUMBER.fullmatch(md5) else md5
 
 
 def _yaml_name(name: str) -> str:
@@ -142,17 +146,26 @@ def held_back_paths(dvc_yaml: bytes, path: str) -> set[str]:
 
 def parse_dvc_lock(data: bytes, path: str) -> dict[str, list[Output]]:
     """Stage name -> its outputs, from a `dvc.lock`."""
-    raw = _yaml(data, path, MAX_LOCK_BYTES)
-    stages = raw.get("stages") or {}
+    folder = path.rpartition("/")[0]
+    return {
+        name: _outputs(stage.get("outs") or [], folder, path)
+        for name, stage in parse_dvc_stages(data, path).items()
+    }
+
+
+def parse_dvc_stages(data: bytes, path: str) -> dict[str, dict[str, Any]]:
+    """Stage name -> what a `dvc.lock` records of it; `deps` and `outs` are lists where there."""
+    stages = _yaml(data, path, MAX_LOCK_BYTES).get("stages") or {}
     if not isinstance(stages, dict):
         raise _malformed(path, "`stages` is no mapping")
-    folder = path.rpartition("/")[0]
-    found: dict[str, list[Output]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for name, stage in stages.items():
-        items = (stage or {}).get("outs", []) if isinstance(stage, dict) else None
-        if not isinstance(items, list):
+        record = stage or {}
+        if not isinstance(record, dict) or not all(
+            isinstance(record.get(key) or [], list) for key in ("deps", "outs")
+        ):
             raise _malformed(path, f"stage {name} is malformed")
-        found[str(name)] = _outputs(items, folder, path)
+        found[str(name)] = record
     return found
 
 

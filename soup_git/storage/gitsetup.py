@@ -6,6 +6,8 @@ set: with it, a plain `git push` would stop pushing the branch.
 
 from __future__ import annotations
 
+import shlex
+import sys
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,6 +23,9 @@ class Setting:
     """Beside the user's own values; only where there is none; or alone, a key that is ours."""
 
 
+# With its path: a client with a window has no environment's programs on its PATH.
+PYTHON = shlex.quote(sys.executable)
+
 SETTINGS = (
     Setting("core.logAllRefUpdates", "always"),
     Setting("log.excludeDecoration", "refs/soup/*"),
@@ -28,6 +33,12 @@ SETTINGS = (
     Setting("notes.rewriteRef", "refs/notes/soup"),
     Setting("notes.displayRef", "refs/notes/soup"),
     Setting("notes.soup.mergeStrategy", "cat_sort_uniq", "unless set"),
+    Setting("merge.soup.name", "adapters, their pointers and locks", "ours"),
+    Setting("merge.soup.driver", f"{PYTHON} -P -m soup_git.hooks.merge_driver %O %A %B %P", "ours"),
+    # A criss-cross history has several merge bases; their merge is no adapter to start from.
+    Setting("merge.soup.recursive", "binary", "ours"),
+    Setting("merge.soup-ours.name", "results of a run: ours, never mixed", "ours"),
+    Setting("merge.soup-ours.driver", "true", "ours"),
 )
 
 PER_REMOTE = (

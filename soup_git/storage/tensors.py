@@ -43,6 +43,11 @@ class TensorFile:
             )
         return Stored(self._array(entry, STORAGE[entry.dtype]), entry.dtype)
 
+    def raw(self, name: str) -> Array:
+        """The bytes of a tensor, whatever its dtype."""
+        entry = self.entries[name]
+        return np.frombuffer(self._map, np.uint8, entry.end - entry.start, entry.start)
+
     def values(self, name: str) -> Stored:
         """A tensor of any dtype; integers arrive as float64."""
         entry = self.entries[name]

@@ -1,0 +1,182 @@
+"""git's merge driver for what git-soup versions: called per file, told nothing but three texts.
+
+It answers in merge, rebase, cherry-pick, revert, stash pop and merge-tree alike. A clean merge
+replaces `ours`; a conflict leaves both sides marked in it, and git's own ways out work.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from soup_git.core.lock import LOCK, parse_lock
+from soup_git.core.manifest import CONFLICT_NOTE, MANIFEST, parse_manifest
+from soup_git.core.text import printable
+from soup_git.core.threeway import ConflictError, summarised
+from soup_git.errors import FatalError
+from soup_git.render.report import say
+from soup_git.storage.snapshot import DVC_LOCK
+from soup_git.storage.textmerge import MergedText, in_conflict
+from soup_git.storage.threeway import Merged, Merger
+from soup_git.storage.workspace import Workspace
+
+_HEAD_VARIABLE = re.compile(r"GITHEAD_([0-9a-f]{40,64})")
+_ROWS_IN_CONFLICT = 10
+
+
+@dataclass(frozen=True)
+class Texts:
+    """A file in all of its versions; an empty origin means that there is none."""
+
+    path: str
+    origin: bytes
+    sides: Sequence[bytes]
+
+
+def drive(origin: Path, ours: Path, theirs: Path, path: str) -> int:
+    """Merge the file that will be called `path` into `ours`; 1 is a conflict, 0 none."""
+    texts = Texts(path, origin.read_bytes(), [ours.read_bytes(), theirs.read_bytes()])
+    workspace = Workspace.open()
+    try:
+        merged = merge_file(workspace, Merger(workspace), texts, talks=True)
+    except FatalError as error:
+        ours.write_bytes(_marked(workspace, texts, error))
+        say(f"  conflict in {path}: {error}")
+        if error.hint:
+            say(f"hint: {error.hint}")
+        return 1
+    ours.write_bytes(merged.data)
+    if not merged.is_clean:
+        say(f"  conflict in {path}: both sides changed the same lines of it")
+    return 0 if merged.is_clean else 1
+
+
+def merge_file(
+    workspace: Workspace, merger: Merger, texts: Texts, *, talks: bool = False
+) -> MergedText:
+    """Merge one file by its name, for any number of sides.
+
+    Raises `FatalError` where the adapters that it names clash or cannot be merged here.
+    """
+    name = texts.path.rpartition("/")[2]
+    if name == MANIFEST:
+        return _merge_manifest(workspace, merger, texts, talks=talks)
+    if name == LOCK:
+        return _merge_soup_lock(merger, texts)
+    # Late: a merge of manifests reads no YAML.
+    from soup_git.storage.dvcmerge import merge_dvc_lock, merge_pointer
+
+    merge = merge_dvc_lock if name == DVC_LOCK else merge_pointer
+    return merge(merger, workspace.git, texts.path, texts.origin, texts.sides)
+
+
+def _merge_manifest(
+    workspace: Workspace, merger: Merger, texts: Texts, *, talks: bool
+) -> MergedText:
+    origin = (
+        parse_manifest(texts.origin, f"{texts.path} (merge base)") if texts.origin.strip() else None
+    )
+    sides = [parse_manifest(side, texts.path) for side in texts.sides]
+    merged = merger.adapters(origin, sides)
+    if talks and merged.choices:
+        say(f"  {_summary(workspace, merger, merged)}")
+    return MergedText(merged.manifest.text().encode(), is_clean=True)
+
+
+def _merge_soup_lock(merger: Merger, texts: Texts) -> MergedText:
+    from soup_git.core.lockmerge import merge_locks
+
+    def merged_weights(origin: str | None, sides: Sequence[str | None]) -> str | None:
+        found = merger.weights(origin, sides)
+        return None if found is None else found[0]
+
+    origin = parse_lock(texts.origin, texts.path) if texts.origin.strip() else None
+    locks = [parse_lock(side, texts.path) for side in texts.sides]
+    lock, nulled = merge_locks(origin, locks, merged_weights)
+    if nulled:
+        say(
+            f"  {texts.path}: both sides changed {' and '.join(nulled)}, which is not pinned any"
+            " more; git soup lock write pins what the merge gave"
+        )
+    return MergedText(lock.text().encode(), is_clean=True)
+
+
+# -- what is said -----------------------------------------------------------------------------
+
+
+def _summary(workspace: Workspace, merger: Merger, merged: Merged) -> str:
+    """`196 modules: 120 unchanged, 31 from ours, 18 from theirs, 27 combined (…)`."""
+    ours, theirs, base = _names(workspace)
+    counts: Counter[str] = Counter()
+    for choice in merged.choices:
+        sides = [(ours, theirs)[side] for side in choice.changed_by]
+        taken = f"from {sides[0]}" if len(sides) == 1 else "alike in both"
+        counts[taken if choice.kind == "taken" else choice.kind] += 1
+    order = ("unchanged", f"from {ours}", f"from {theirs}", "alike in both", "combined", "deleted")
+    parts = [f"{counts[word]} {word}" for word in order if counts[word]]
+    text = f"{len(merged.choices)} modules: {', '.join(parts)}"
+    if not counts["combined"]:
+        return text
+    how = [f"{merger.how.strategy} from merge base{base}"]
+    rank = merged.manifest.get("rank")
+    how += [f"rank {rank}"] if rank else []
+    if merged.residual is not None:
+        how.append(f"residual {100 * merged.residual:.2g} %")
+    return f"{text} ({', '.join(how)})"
+
+
+def _names(workspace: Workspace) -> tuple[str, str, str]:
+    """What to call the sides and the merge base: git says so in a merge, and in nothing else."""
+    heads = {
+        found[1]: value
+        for key, value in os.environ.items()
+        if (found := _HEAD_VARIABLE.fullmatch(key))
+    }
+    if len(heads) != 1:
+        return "ours", "theirs", ""
+    [(oid, name)] = heads.items()
+    git = workspace.git
+    done = git.run("merge-base", "HEAD", oid, check=False)
+    base = done.stdout.decode().split("\n")[0][:7]
+    return git.head_branch() or "ours", name, f" {base}" if base else ""
+
+
+# -- conflicts --------------------------------------------------------------------------------
+
+
+def _marked(workspace: Workspace, texts: Texts, error: FatalError) -> bytes:
+    """Both sides with conflict markers; above those of a manifest, why and how far apart."""
+    ours, theirs = texts.sides[0], texts.sides[-1]
+    marked = in_conflict(workspace.git, texts.origin, ours, theirs)
+    if texts.path.rpartition("/")[2] != MANIFEST:
+        return marked
+    reasons = summarised(error.clashes) if isinstance(error, ConflictError) else [str(error)]
+    ways = (
+        f"git checkout --ours -- {texts.path}, or --theirs, with the files beside it; or"
+        " git merge --abort"
+    )
+    notes = [*reasons, *_drift(workspace, ours, theirs), f"hint: {ways}", f"hint: {error.hint}"]
+    lines = [line for note in notes for line in note.split("\n")]
+    above = "".join(f"{CONFLICT_NOTE}{printable(line)}\n" for line in lines if line)
+    return above.encode() + marked
+
+
+def _drift(workspace: Workspace, ours: bytes, theirs: bytes) -> list[str]:
+    """`git soup diff` of the two sides; nothing where weights are missing or do not compare."""
+    from soup_git.commands.diff import compare
+    from soup_git.render.report import as_table
+    from soup_git.storage.threeway import adapter_of
+
+    try:
+        adapters = [
+            adapter_of(workspace, parse_manifest(data, side), side)
+            for data, side in ((ours, "ours"), (theirs, "theirs"))
+        ]
+        report = compare(*adapters)
+    except FatalError:
+        return []
+    return [as_table(report.top(_ROWS_IN_CONFLICT))]
