@@ -13,7 +13,7 @@ def main() -> int:
         return 0
     from soup_git.commands.follow import follow_move
 
-    return follow_move("ORIG_HEAD", "HEAD")
+    return follow_move("ORIG_HEAD", "HEAD", merged=True)
 
 
 if __name__ == "__main__":

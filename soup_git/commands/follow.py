@@ -7,13 +7,20 @@ pointer costs one `git diff`.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from soup_git.errors import FatalError
 from soup_git.storage.gitrepo import GitRepo
 
+if TYPE_CHECKING:
+    from soup_git.storage.workspace import Workspace
 
-def follow_move(old: str, new: str) -> int:
-    """Follow HEAD from `old` to `new`. Never stands in the way of git: what it cannot do it says."""
+
+def follow_move(old: str, new: str, *, merged: bool = False) -> int:
+    """Follow HEAD from `old` to `new`. Never stands in the way of git: what it cannot do it says.
+
+    `merged` also names the adapters that the move brought and that no training made.
+    """
     git = GitRepo.discover(Path.cwd())
     if not (git.root / ".dvc" / "config").is_file():
         return 0
@@ -25,9 +32,37 @@ def follow_move(old: str, new: str) -> int:
     from soup_git.render.report import say
     from soup_git.storage.workspace import Workspace
 
+    workspace = Workspace(git)
     try:
-        follow(Workspace(git), before, new)
+        follow(workspace, before, new)
+        if merged:
+            say_merged(workspace, before, new)
     except FatalError as error:
         say(f"note: data and weights were not brought along: {error}")
         say("hint: git soup checkout")
     return 0
+
+
+def say_merged(workspace: Workspace, before: str | None, new: str) -> None:
+    """Name the adapters of `new` that were merged with an origin and are not in `before`."""
+    from soup_git.core.manifest import MANIFEST, parse_manifest_header
+    from soup_git.core.threeway import has_origin
+    from soup_git.render.report import say
+    from soup_git.storage.snapshot import DVC_LOCK
+
+    snapshot = workspace.at(new)
+    there = workspace.at(before).entries if before else {}
+    for folder in snapshot.adapters:
+        path = MANIFEST if folder == "." else f"{folder}/{MANIFEST}"
+        if snapshot.entries[path] in set(there.values()):
+            continue
+        if not has_origin(parse_manifest_header(snapshot.require(path), path)):
+            continue
+        output = snapshot.weights(folder)
+        is_trained = output is not None and output.source == DVC_LOCK
+        way = (
+            "dvc repro trains anew and replaces it"
+            if is_trained
+            else "git soup diff tells how far it moved"
+        )
+        say(f"note: {folder} was merged, not trained from soup.yaml; {way}")

@@ -18,9 +18,10 @@ from soup_git.core.manifest import CONFIG, MANIFEST, WEIGHTS, parse_manifest_hea
 from soup_git.core.trainconfig import CONFIG_FILE
 from soup_git.errors import FatalError
 from soup_git.render.report import Table
+from soup_git.storage.dvcrepo import parse_dvc_lock
 from soup_git.storage.environment import can_train
 from soup_git.storage.files import target_inside
-from soup_git.storage.snapshot import inside_folder
+from soup_git.storage.snapshot import DVC_LOCK, inside_folder, is_weights
 from soup_git.storage.workspace import Workspace
 
 
@@ -86,6 +87,7 @@ def status(workspace: Workspace) -> StatusReport:
     adapters = [_adapter_state(workspace, folder) for folder in workspace.work_tree.adapters]
     recorded = workspace.work_tree.lock.adapters if lock not in {"none", "broken"} else {}  # type: ignore[union-attr]
     notes += _unrecorded(workspace, dict(recorded)) if recorded else []
+    notes += _stale_results(workspace, {a.path for a in adapters if a.merged})
     return StatusReport(
         branch=git.head_branch(),
         commit=commit[:10] if commit else None,
@@ -170,7 +172,7 @@ def _untracked(workspace: Workspace) -> list[AdapterState]:
 def _data_states(workspace: Workspace) -> list[DataState]:
     states = []
     for path, output in sorted(workspace.work_tree.outputs.items()):
-        if path == WEIGHTS or path.endswith(f"/{WEIGHTS}"):
+        if is_weights(path):
             continue
         md5 = workspace.output_md5(target_inside(workspace.root, path), output.md5)
         if md5 is None:
@@ -208,4 +210,24 @@ def _unrecorded(workspace: Workspace, recorded: dict[str, str]) -> list[str]:
         pointer = workspace.work_tree.weights(folder)
         if pointer is not None and pointer.md5 != md5:
             notes.append(f"{folder} is newer than soup.lock says; git soup lock write records it")
+    return notes
+
+
+def _stale_results(workspace: Workspace, merged: set[str]) -> list[str]:
+    """Metrics and plots beside merged weights: a merge keeps ours, and they are of no merge.
+
+    They are stale as long as they are the ones that the run wrote which made our side.
+    """
+    data = workspace.work_tree.read(DVC_LOCK) if merged else None
+    notes = []
+    for outputs in parse_dvc_lock(data, DVC_LOCK).values() if data is not None else []:
+        folders = {o.path.rpartition("/")[0] or "." for o in outputs if is_weights(o.path)}
+        stale = [
+            output.path
+            for output in outputs
+            if output.path in workspace.staged.entries
+            and workspace.path_md5(target_inside(workspace.root, output.path)) == output.md5
+        ]
+        if folders & merged and stale:
+            notes.append(f"stale: {', '.join(stale)}, from before the merge")
     return notes

@@ -24,16 +24,13 @@ from soup_git.storage.dvcrepo import (
     yaml_md5,
 )
 from soup_git.storage.gitrepo import GitRepo
+from soup_git.storage.snapshot import is_weights
 from soup_git.storage.textmerge import MergedText, merge_texts
 from soup_git.storage.threeway import Merger
 
 _STAGE = re.compile(r"  (?! |#|-)\S.*:\s*")
 _MD5_LINE = re.compile(r"(?m)^([ -]*)md5: .*$")
 _SIZE_LINE = re.compile(r"(?m)^([ -]*)size: .*$")
-
-
-def is_weights(path: str) -> bool:
-    return path == WEIGHTS or path.endswith(f"/{WEIGHTS}")
 
 
 def is_weights_pointer(path: str) -> bool:

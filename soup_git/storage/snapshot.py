@@ -97,6 +97,11 @@ class Snapshot:
         return self.outputs.get(inside_folder(folder, WEIGHTS))
 
 
+def is_weights(path: str) -> bool:
+    """Whether a path is that of an adapter's weights."""
+    return path == WEIGHTS or path.endswith(f"/{WEIGHTS}")
+
+
 def inside_folder(folder: str, name: str) -> str:
     return name if folder == "." else f"{folder}/{name}"
 
