@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -35,7 +36,15 @@ Which space, for strategies that work entry by entry?
   factors  A and B separately: PEFT's numbers, for those who need them
 
 \b
-Several weights are applied as given and default to 1/N each."""
+Several weights are applied as given and default to 1/N each.
+
+\b
+Without -o the arguments are revisions, and the result is a merge commit into the current
+branch with all of them as parents, as git merge makes it. A module that one side changed
+is taken from that side, byte for byte; what several changed is combined from the merge
+base: base + Σ w·(side − base), linear with w = 1 unless --strategy and --weights, or git
+config soup.merge.strategy and soup.merge.weights, say otherwise (`mean` weighs by 1/N).
+The rank stays the one that adapter_config.json says."""
 
 
 @app.command()
@@ -69,7 +78,10 @@ def diff(
 @app.command(epilog=_MERGE_HELP)
 def merge(
     specs: Annotated[
-        list[str] | None, typer.Argument(metavar="A B...", help="1 to 16 adapter specs.")
+        list[str] | None,
+        typer.Argument(
+            metavar="A B...", help="1 to 16 adapter specs; without -o, revisions to merge."
+        ),
     ] = None,
     more: Annotated[
         list[str] | None, typer.Option("--adapter", metavar="SPEC", help="One more adapter.")
@@ -79,11 +91,21 @@ def merge(
         typer.Option("-o", "--output", metavar="DIR", help="Write the merged adapter to DIR."),
     ] = None,
     strategy: Annotated[
-        str, typer.Option("-s", "--strategy", metavar="S", help="How to merge: --list names all.")
-    ] = "linear",
+        str | None,
+        typer.Option(
+            "-s",
+            "--strategy",
+            metavar="S",
+            help="How to merge: --list names all. [default: linear]",
+        ),
+    ] = None,
     weights: Annotated[
         str | None,
-        typer.Option("--weights", metavar="W,W...", help="One per adapter. [default: 1/N each]"),
+        typer.Option(
+            "--weights",
+            metavar="W,W...",
+            help="One per adapter. [default: 1/N each; without -o, 1 each]",
+        ),
     ] = None,
     expression: Annotated[
         str | None,
@@ -130,26 +152,56 @@ def merge(
     force: Annotated[
         bool, typer.Option("-f", "--force", help="Replace an adapter that DIR holds.")
     ] = False,
+    freeze: Annotated[
+        bool,
+        typer.Option(
+            "--freeze", help="Without -o: freeze the DVC stage, so that dvc repro keeps the merge."
+        ),
+    ] = False,
+    no_commit: Annotated[
+        bool, typer.Option("--no-commit", help="Without -o: merge, and leave the commit to you.")
+    ] = False,
+    message: Annotated[
+        str | None,
+        typer.Option("-m", "--message", metavar="MSG", help="Without -o: of the merge commit."),
+    ] = None,
     list_: Annotated[
         bool, typer.Option("--list", help="List the strategies with their papers.")
     ] = False,
     form: FormatOption = Format.table,
     as_json: JsonOption = False,
 ) -> int:
-    """Merge adapters into one, on their updates ΔW = s·B·A rather than on A and B."""
+    """Merge adapters into DIR on their updates ΔW = s·B·A, or revisions in a merge commit."""
     from soup_git.commands import merge as command
 
     if list_:
         show_report(command.strategies(), form, as_json)
         return 0
     named = [*(specs or []), *(more or [])]
-    if output is None:
-        raise typer.BadParameter("-o DIR is needed: where to write the merged adapter")
     if not named:
-        raise typer.BadParameter("name the adapters to merge")
+        raise typer.BadParameter("name the adapters to merge, or without -o the revisions")
+    if output is None:
+        _refuse("without -o DIR", {
+            "--adapter": more, "--expr": expression, "--rank": rank, "--space": space,
+            "--normalize": normalize, "--base": base, "--allow-cross-base": allow_cross_base,
+            "--force": force, "--json": as_json or form is not Format.table,
+        })  # fmt: skip
+        from soup_git.commands import mergecommit
+
+        asked = mergecommit.MergeCommitRequest(
+            named, strategy, weights, density, seed, freeze, not no_commit, message
+        )
+        return mergecommit.merge_commit(open_workspace(), asked)
+    _refuse("with -o DIR", {"--freeze": freeze, "--no-commit": no_commit, "-m": message})
     request = command.MergeRequest(
-        named, output, strategy, weights, expression, density, seed, rank, space,
+        named, output, strategy or "linear", weights, expression, density, seed, rank, space,
         normalize, allow_cross_base, base, force,
     )  # fmt: skip
     show_report(command.merge(open_workspace(), request), form, as_json)
     return 0
+
+
+def _refuse(when: str, options: Mapping[str, object]) -> None:
+    unfit = [name for name, value in options.items() if value]
+    if unfit:
+        raise typer.BadParameter(f"{unfit[0]} means nothing {when}")

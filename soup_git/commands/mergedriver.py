@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,12 +37,20 @@ class Texts:
     sides: Sequence[bytes]
 
 
+@dataclass(frozen=True)
+class Names:
+    """What to call the sides and the merge base."""
+
+    sides: Sequence[str]
+    base: str
+
+
 def drive(origin: Path, ours: Path, theirs: Path, path: str) -> int:
     """Merge the file that will be called `path` into `ours`; 1 is a conflict, 0 none."""
     texts = Texts(path, origin.read_bytes(), [ours.read_bytes(), theirs.read_bytes()])
     workspace = Workspace.open()
     try:
-        merged = merge_file(workspace, Merger(workspace), texts, talks=True)
+        merged = merge_file(workspace, Merger(workspace), texts, lambda: _names(workspace))
     except FatalError as error:
         ours.write_bytes(_marked(workspace, texts, error))
         say(f"  conflict in {path}: {error}")
@@ -56,15 +64,15 @@ def drive(origin: Path, ours: Path, theirs: Path, path: str) -> int:
 
 
 def merge_file(
-    workspace: Workspace, merger: Merger, texts: Texts, *, talks: bool = False
+    workspace: Workspace, merger: Merger, texts: Texts, names: Callable[[], Names]
 ) -> MergedText:
-    """Merge one file by its name, for any number of sides.
+    """Merge one file by its name, for any number of sides; `names` is asked when there is talk.
 
     Raises `FatalError` where the adapters that it names clash or cannot be merged here.
     """
     name = texts.path.rpartition("/")[2]
     if name == MANIFEST:
-        return _merge_manifest(workspace, merger, texts, talks=talks)
+        return _merge_manifest(merger, texts, names)
     if name == LOCK:
         return _merge_soup_lock(merger, texts)
     # Late: a merge of manifests reads no YAML.
@@ -74,16 +82,14 @@ def merge_file(
     return merge(merger, workspace.git, texts.path, texts.origin, texts.sides)
 
 
-def _merge_manifest(
-    workspace: Workspace, merger: Merger, texts: Texts, *, talks: bool
-) -> MergedText:
+def _merge_manifest(merger: Merger, texts: Texts, names: Callable[[], Names]) -> MergedText:
     origin = (
         parse_manifest(texts.origin, f"{texts.path} (merge base)") if texts.origin.strip() else None
     )
     sides = [parse_manifest(side, texts.path) for side in texts.sides]
     merged = merger.adapters(origin, sides)
-    if talks and merged.choices:
-        say(f"  {_summary(workspace, merger, merged)}")
+    if merged.choices:
+        say(f"  {_summary(merger, merged, names())}")
     return MergedText(merged.manifest.text().encode(), is_clean=True)
 
 
@@ -108,20 +114,20 @@ def _merge_soup_lock(merger: Merger, texts: Texts) -> MergedText:
 # -- what is said -----------------------------------------------------------------------------
 
 
-def _summary(workspace: Workspace, merger: Merger, merged: Merged) -> str:
+def _summary(merger: Merger, merged: Merged, names: Names) -> str:
     """`196 modules: 120 unchanged, 31 from ours, 18 from theirs, 27 combined (…)`."""
-    ours, theirs, base = _names(workspace)
     counts: Counter[str] = Counter()
     for choice in merged.choices:
-        sides = [(ours, theirs)[side] for side in choice.changed_by]
-        taken = f"from {sides[0]}" if len(sides) == 1 else "alike in both"
+        sides = [names.sides[side] for side in choice.changed_by]
+        taken = f"from {sides[0]}" if len(sides) == 1 else "alike in several"
         counts[taken if choice.kind == "taken" else choice.kind] += 1
-    order = ("unchanged", f"from {ours}", f"from {theirs}", "alike in both", "combined", "deleted")
+    words = [f"from {side}" for side in names.sides]
+    order = ["unchanged", *words, "alike in several", "combined", "deleted"]
     parts = [f"{counts[word]} {word}" for word in order if counts[word]]
     text = f"{len(merged.choices)} modules: {', '.join(parts)}"
     if not counts["combined"]:
         return text
-    how = [f"{merger.how.strategy} from merge base{base}"]
+    how = [f"{merger.how.strategy} from merge base{names.base}"]
     rank = merged.manifest.get("rank")
     how += [f"rank {rank}"] if rank else []
     if merged.residual is not None:
@@ -129,20 +135,20 @@ def _summary(workspace: Workspace, merger: Merger, merged: Merged) -> str:
     return f"{text} ({', '.join(how)})"
 
 
-def _names(workspace: Workspace) -> tuple[str, str, str]:
-    """What to call the sides and the merge base: git says so in a merge, and in nothing else."""
+def _names(workspace: Workspace) -> Names:
+    """git says in a merge what it merges, in a rebase or a pick it does not."""
     heads = {
         found[1]: value
         for key, value in os.environ.items()
         if (found := _HEAD_VARIABLE.fullmatch(key))
     }
     if len(heads) != 1:
-        return "ours", "theirs", ""
+        return Names(("ours", "theirs"), "")
     [(oid, name)] = heads.items()
     git = workspace.git
     done = git.run("merge-base", "HEAD", oid, check=False)
     base = done.stdout.decode().split("\n")[0][:7]
-    return git.head_branch() or "ours", name, f" {base}" if base else ""
+    return Names((git.head_branch() or "ours", name), f" {base}" if base else "")
 
 
 # -- conflicts --------------------------------------------------------------------------------

@@ -114,6 +114,11 @@ class GitRepo:
             raise self._failure(arguments, done)
         return done
 
+    def run_in_view(self, *arguments: str) -> int:
+        """Run git with the user's own streams, for what git itself reports; returns its exit code."""
+        command = [_git(), "-C", str(self.root), *arguments]
+        return subprocess.run(command, check=False, env=_environment(None)).returncode
+
     def text(self, *arguments: str, **options: object) -> str:
         return _text(self.run(*arguments, **options).stdout).rstrip("\n")  # type: ignore[arg-type]
 
