@@ -6,8 +6,6 @@ replaces `ours`; a conflict leaves both sides marked in it, and git's own ways o
 
 from __future__ import annotations
 
-import os
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,12 +17,12 @@ from soup_git.core.text import printable
 from soup_git.core.threeway import ConflictError, summarised
 from soup_git.errors import FatalError
 from soup_git.render.report import say
+from soup_git.storage.gitrepo import heads_being_merged
 from soup_git.storage.snapshot import DVC_LOCK
 from soup_git.storage.textmerge import MergedText, in_conflict
 from soup_git.storage.threeway import Merged, Merger
 from soup_git.storage.workspace import Workspace
 
-_HEAD_VARIABLE = re.compile(r"GITHEAD_([0-9a-f]{40,64})")
 _ROWS_IN_CONFLICT = 10
 
 
@@ -137,11 +135,7 @@ def _summary(merger: Merger, merged: Merged, names: Names) -> str:
 
 def _names(workspace: Workspace) -> Names:
     """git says in a merge what it merges, in a rebase or a pick it does not."""
-    heads = {
-        found[1]: value
-        for key, value in os.environ.items()
-        if (found := _HEAD_VARIABLE.fullmatch(key))
-    }
+    heads = heads_being_merged()
     if len(heads) != 1:
         return Names(("ours", "theirs"), "")
     [(oid, name)] = heads.items()

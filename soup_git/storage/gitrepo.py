@@ -635,6 +635,15 @@ def _with_z(arguments: Sequence[str]) -> list[str]:
     return [*arguments[:1], "-z", *arguments[1:]]
 
 
+def heads_being_merged() -> dict[str, str]:
+    """Commit -> what the user called it, in a `git merge` that started us; else nothing.
+
+    git tells its drivers by GITHEAD_* variables; in a rebase or a cherry-pick there are none.
+    """
+    found = (re.fullmatch(r"GITHEAD_([0-9a-f]{40,64})", key) for key in os.environ)
+    return {match[1]: os.environ[match[0]] for match in found if match is not None}
+
+
 def git_version() -> tuple[int, int]:
     out = _text(_start(["version"], Path.cwd()).stdout)
     found = re.search(r"(\d+)\.(\d+)", out)

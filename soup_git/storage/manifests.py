@@ -9,11 +9,13 @@ and rebuilt when missing: losing it costs time, never truth.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from functools import cached_property
 
 from soup_git.core.manifest import MANIFEST, Manifest, parse_manifest
 from soup_git.errors import FatalError
 from soup_git.storage.files import write_atomically
-from soup_git.storage.gitrepo import GitRepo
+from soup_git.storage.gitrepo import GitRepo, heads_being_merged
 
 _WEIGHTS = re.compile(rb"^weights md5:([0-9a-f]{32}) ", re.MULTILINE)
 _LINE = re.compile(r"(?P<blob>[0-9a-f]{40,64}) (?P<md5>[0-9a-f]{32})")
@@ -36,21 +38,36 @@ class ManifestIndex:
     def find(self, md5: str, digest: str | None = None) -> Manifest:
         """The one manifest of these weights; `digest` (`Manifest.digest`) picks one of several.
 
+        Of several, git knows in a merge (and in nothing else) which ones are being merged.
         Raises `FatalError` when there is none, or several that mean different adapters.
         """
-        found: dict[str, Manifest] = {}
         blobs = [blob for blob, of in self._known().items() if of == md5]
-        for entry in self._git.blobs(blobs):
-            manifest = _parsed(entry)
-            if manifest is not None and digest in {None, manifest.digest()}:
-                found[manifest.digest()] = manifest
+        found = self._by_digest(blobs, digest)
+        count = len(found)
+        if count > 1:
+            found = self._by_digest([b for b in blobs if b in self._in_this_merge], digest)
         if len(found) == 1:
             return next(iter(found.values()))
-        what = f"{len(found)} manifests that differ describe" if found else "no manifest describes"
+        what = f"{count} manifests that differ describe" if count else "no manifest describes"
         raise FatalError(
             f"{what} the weights md5:{md5}",
             hint=f"git log --all -- '*{MANIFEST}' lists the ones that this repository has",
         )
+
+    def _by_digest(self, blobs: Sequence[str], digest: str | None) -> dict[str, Manifest]:
+        parsed = [_parsed(entry) for entry in self._git.blobs(blobs)]
+        named = {m.digest(): m for m in parsed if m is not None}
+        return {key: m for key, m in named.items() if digest in {None, key}}
+
+    @cached_property
+    def _in_this_merge(self) -> set[str]:
+        """Blobs of the sides and of their merge base."""
+        heads = heads_being_merged()
+        if not heads:
+            return set()
+        bases = self._git.run("merge-base", "--all", "HEAD", *heads, check=False).stdout
+        commits = ["HEAD", *heads, *bases.decode().split()]
+        return {entry.oid for commit in commits for entry in self._git.tree(commit)}
 
     def _known(self) -> dict[str, str]:
         """Blob id of a manifest -> md5 of its weights."""

@@ -18,7 +18,6 @@ from soup_git.core.digests import sha256_hex
 from soup_git.core.manifest import Manifest, config_bytes, make_manifest, parse_manifest
 from soup_git.core.text import canonical_json
 from soup_git.core.threeway import (
-    MAX_SIDES,
     ORIGIN,
     Choice,
     Clash,
@@ -95,6 +94,9 @@ class Merger:
             return Merged(min(sides, key=Manifest.text), ())
         if origin is None:
             raise ConflictError([Clash("", NO_ORIGIN)], hint=BY_HAND)
+        clashes = decide(origin, sides).clashes
+        if clashes:
+            raise ConflictError(clashes, hint=BY_HAND)
         weighted = list(zip(sides, self.how.of_sides(len(sides)), strict=True))
         # The order of the sides decides no byte: merging back and forth is one adapter.
         order = sorted(range(len(sides)), key=lambda i: _place(*weighted[i]))
@@ -105,11 +107,7 @@ class Merger:
         self, origin: Manifest, weighted: Sequence[tuple[Manifest, float | None]]
     ) -> Merged:
         sides = [side for side, _ in weighted]
-        if len(sides) > MAX_SIDES:
-            raise FatalError(f"{len(sides)} sides; at most {MAX_SIDES} are merged")
         decision = decide(origin, sides)
-        if decision.clashes:
-            raise ConflictError(decision.clashes, hint=BY_HAND)
         taken = whole(decision, origin, sides)
         if taken is not None:
             return Merged(_with_header(taken, decision), decision.choices)
