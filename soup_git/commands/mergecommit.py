@@ -10,12 +10,14 @@ from functools import cached_property
 from soup_git.commands.checkout import follow, repair
 from soup_git.commands.follow import say_merged
 from soup_git.commands.mergedriver import Names, Texts, merge_file
+from soup_git.core.dvcyaml import freeze_stage
 from soup_git.core.lock import LOCK
 from soup_git.core.manifest import MANIFEST
 from soup_git.core.threeway import MAX_SIDES, Combination, has_origin, parse_combination, pick
 from soup_git.errors import ExitCode, FatalError
 from soup_git.render.report import say
 from soup_git.storage.dvcrepo import POINTER_SUFFIX, parse_dvc_lock
+from soup_git.storage.files import write_atomically
 from soup_git.storage.snapshot import DVC_LOCK, is_weights
 from soup_git.storage.threeway import Merger, read_settings
 from soup_git.storage.workspace import Workspace
@@ -247,9 +249,12 @@ def _freeze(workspace: Workspace, before: str, *, amends: bool) -> None:
             "note: no stage in dvc.yaml makes an adapter that was merged: there is nothing to freeze"
         )
         return
+    path = workspace.root / "dvc.yaml"
+    text = path.read_bytes()
     for stage in stages:
-        workspace.dvc.run("freeze", stage)
-        say(f"froze stage {stage}: dvc repro leaves it alone until dvc unfreeze {stage}")
+        text = freeze_stage(text, stage)
+        say(f"froze stage {stage}: dvc repro leaves it alone while dvc.yaml says frozen: true")
+    write_atomically(path, text)
     git.stage("dvc.yaml")
     if amends:
         git.run_with_patience("commit", "--quiet", "--amend", "--no-edit", "--no-verify")

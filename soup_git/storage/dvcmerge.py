@@ -8,6 +8,7 @@ theirs does, and `dvc status` says so, which is the truth.
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -134,7 +135,7 @@ def _parse(data: bytes, path: str) -> _Lock | None:
     records = {}
     for (name, raw), block in zip(stages.items(), blocks, strict=True):
         inputs = frozenset(
-            f"{folder}/{item['path']}" if folder else str(item["path"])
+            posixpath.normpath(posixpath.join(folder, str(item["path"])))
             for item in raw.get("deps") or []
             if isinstance(item, dict) and "path" in item
         )

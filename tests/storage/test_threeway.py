@@ -113,6 +113,9 @@ def test_the_dtype_stays(repo, make_adapter, dtype):
         sides.append(stored(workspace, "o"))
     merged = Merger(workspace).adapters(sides[0], sides[1:]).manifest
     assert {tensor.dtype for tensor in merged.tensors} == {dtype}
+    if dtype == "F16":
+        with pytest.raises(FatalError, match="too large for F16, the dtype of both sides"):
+            Merger(workspace, Combination(weights="1e12")).adapters(sides[0], sides[1:])
 
 
 def test_other_ranks_in_origin_and_sides(repo, make_adapter):
@@ -206,8 +209,6 @@ def test_what_clashes_and_what_is_missing(three, make_adapter):
     with pytest.raises(FatalError, match="takes 2 versions, not 3"):
         nudge("a", 8)
         Merger(workspace, Combination("slerp")).adapters(o, [a, b, stored(workspace, "a")])
-    with pytest.raises(FatalError, match="too large"):
-        Merger(workspace, Combination(weights="1e300")).adapters(o, [a, b])
     workspace.dvc.object_path(o.weights_md5).unlink()
     with pytest.raises(FatalError, match=r"merge base .* not in the DVC cache"):
         Merger(workspace, Combination(weights="0.9")).adapters(o, [a, b])
