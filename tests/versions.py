@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from safetensors.numpy import load_file, save_file
+
+from tests.conftest import runner
 
 WEIGHTS = "adapter_model.safetensors"
 ADAPTER = "adapters/support"
@@ -83,3 +88,30 @@ def two_sides(
     commit_change(git, soup, theirs, "Train politer")
     git("switch", "-q", "main")
     commit_change(git, soup, ours, "Train support again")
+
+
+OURS, THEIRS = ["layers.0", "layers.1.self_attn"], ["layers.1"]
+"""Ours changes layer 0 and an attention; theirs layer 1: one module is changed by both."""
+BOTH = "layers.1.self_attn.q_proj"
+
+
+@pytest.fixture(scope="session")
+def _sides_template(repo_template: Path, tmp_path_factory, make_adapter) -> Path:
+    root = tmp_path_factory.mktemp("sides") / "repo"
+    shutil.copytree(repo_template, root, symlinks=True)
+    with contextlib.chdir(root):
+        two_sides(
+            runner("git"), runner("git", "soup"), make_adapter,
+            lambda: nudge(ADAPTER, 2, OURS), lambda: nudge(ADAPTER, 3, THEIRS),
+        )  # fmt: skip
+    return root
+
+
+@pytest.fixture
+def sides(_sides_template: Path, in_tmp_path: Path, git, monkeypatch) -> Path:
+    """`main` and `politer` after each was retrained; on `main`."""
+    root = in_tmp_path / "repo"
+    shutil.copytree(_sides_template, root, symlinks=True)
+    monkeypatch.chdir(root)
+    git("update-index", "-q", "--refresh")
+    return root

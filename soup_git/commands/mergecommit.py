@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from soup_git.commands.checkout import follow, repair
 from soup_git.commands.follow import say_merged
@@ -55,7 +56,7 @@ def merge_commit(workspace: Workspace, request: MergeCommitRequest) -> int:
     git = workspace.git
     how = _combination(workspace, request)
     before = git.commit("HEAD")
-    tips = [git.commit(revision) for revision in request.revisions]
+    tips = [_tip(workspace, revision) for revision in request.revisions]
     if len(tips) == 1:
         code = _merge_one(workspace, request)
     else:
@@ -73,6 +74,16 @@ def merge_commit(workspace: Workspace, request: MergeCommitRequest) -> int:
     if request.freeze:
         _freeze(workspace, before, amends=request.commit)
     return 0
+
+
+def _tip(workspace: Workspace, revision: str) -> str:
+    if workspace.git.resolve(revision) is None and Path(revision).is_dir():
+        raise FatalError(
+            f"{revision} is a folder and no revision; -o DIR is needed to merge adapters in folders",
+            hint="git soup merge A B -o DIR",
+            code=ExitCode.USAGE,
+        )
+    return workspace.git.commit(revision)
 
 
 def _combination(workspace: Workspace, request: MergeCommitRequest) -> Combination:

@@ -174,7 +174,7 @@ def config_bytes(header: Iterable[tuple[str, str]]) -> bytes:
             raw["base_model_name_or_path"] = None if value == "-" else _words(value)
         elif key != "module":
             raw[_CONFIG_KEYS.get(key, key)] = _value(value)
-    return json.dumps(raw, sort_keys=True).encode()
+    return json.dumps(raw, sort_keys=True, separators=(",", ":")).encode()
 
 
 _CONFIG_KEYS = {"rank": "r", "alpha": "lora_alpha", "rslora": "use_rslora", "dora": "use_dora"}

@@ -215,13 +215,13 @@ def summarised(clashes: Sequence[Clash]) -> list[str]:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What suffices to make a merge again. A version is its weights' md5 and its manifest's
-    digest: two adapters of one weights file can differ in alpha."""
+    """What suffices to make a merge again. A version is the md5 of its weights and its config
+    (`config_bytes`): with the weights in the cache, no manifest of history is needed."""
 
     how: Combination
     """Its weights are those of the sides, and not read."""
-    origin: tuple[str, str]
-    sides: tuple[tuple[str, str], ...]
+    origin: tuple[str, bytes]
+    sides: tuple[tuple[str, bytes], ...]
     weights: tuple[float | None, ...]
     """Of each side; None is an equal share."""
 
@@ -243,10 +243,10 @@ def recipe_lines(
 
 
 def _version(manifest: Manifest) -> str:
-    return f"md5:{manifest.weights_md5} sha256:{manifest.digest()}"
+    return f"md5:{manifest.weights_md5} {config_bytes(manifest.header).decode()}"
 
 
-_VERSION = r"md5:([0-9a-f]{32}) sha256:([0-9a-f]{64})"
+_VERSION = r"md5:([0-9a-f]{32}) (\{[^\n]*\})"
 _RECIPE = re.compile(
     rf"strategy (?P<strategy>[a-z_]{{1,40}})\nsettings (?P<settings>\{{[^\n]*\}})"
     rf"\norigin {_VERSION}(?P<sides>(?:\nside [0-9a-z.+-]{{1,40}} {_VERSION}){{2,{MAX_SIDES}}})"
@@ -258,7 +258,7 @@ def parse_recipe(manifest: Manifest, where: str) -> Recipe:
     found = _RECIPE.fullmatch("\n".join(manifest.recipe))
     try:
         settings = json.loads(found["settings"]) if found else {}
-        sides = [line.split(" ") for line in found["sides"].split("\n")[1:]] if found else []
+        sides = [line.split(" ", 3) for line in found["sides"].split("\n")[1:]] if found else []
         weights = [None if words[1] == MEAN else float(words[1]) for words in sides]
         how = Combination(
             found["strategy"] if found else "",
@@ -272,8 +272,8 @@ def parse_recipe(manifest: Manifest, where: str) -> Recipe:
             f"{where}: its recipe is not one of a merge with a common ancestor",
             hint=f"git log -p -- {where} tells who wrote it",
         )
-    versions = tuple((words[2][len("md5:") :], words[3][len("sha256:") :]) for words in sides)
-    return Recipe(how, (found[3], found[4]), versions, tuple(weights))
+    versions = tuple((words[2].removeprefix("md5:"), words[3].encode()) for words in sides)
+    return Recipe(how, (found[3], found[4].encode()), versions, tuple(weights))
 
 
 def has_origin(manifest: Manifest) -> bool:

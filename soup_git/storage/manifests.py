@@ -35,17 +35,17 @@ class ManifestIndex:
         self._path = git.common_dir / "soup" / "manifests"
         self._blobs: dict[str, str] | None = None
 
-    def find(self, md5: str, digest: str | None = None) -> Manifest:
-        """The one manifest of these weights; `digest` (`Manifest.digest`) picks one of several.
+    def find(self, md5: str) -> Manifest:
+        """The one manifest of these weights.
 
         Of several, git knows in a merge (and in nothing else) which ones are being merged.
         Raises `FatalError` when there is none, or several that mean different adapters.
         """
         blobs = [blob for blob, of in self._known().items() if of == md5]
-        found = self._by_digest(blobs, digest)
+        found = self._by_digest(blobs)
         count = len(found)
         if count > 1:
-            found = self._by_digest([b for b in blobs if b in self._in_this_merge], digest)
+            found = self._by_digest([b for b in blobs if b in self._in_this_merge])
         if len(found) == 1:
             return next(iter(found.values()))
         what = f"{count} manifests that differ describe" if count else "no manifest describes"
@@ -54,10 +54,10 @@ class ManifestIndex:
             hint=f"git log --all -- '*{MANIFEST}' lists the ones that this repository has",
         )
 
-    def _by_digest(self, blobs: Sequence[str], digest: str | None) -> dict[str, Manifest]:
+    def _by_digest(self, blobs: Sequence[str]) -> dict[str, Manifest]:
+        """Those that mean different adapters: a recipe is no difference."""
         parsed = [_parsed(entry) for entry in self._git.blobs(blobs)]
-        named = {m.digest(): m for m in parsed if m is not None}
-        return {key: m for key, m in named.items() if digest in {None, key}}
+        return {m.digest(): m for m in parsed if m is not None}
 
     @cached_property
     def _in_this_merge(self) -> set[str]:

@@ -169,11 +169,28 @@ def rebuild(workspace: Workspace, manifest: Manifest, file: Path, where: str) ->
     from soup_git.storage.combining import write_combined
 
     recipe = parse_recipe(manifest, where)
-    index = ManifestIndex(workspace.git)
-    origin = index.find(*recipe.origin)
-    sides = [index.find(*version) for version in recipe.sides]
+    origin = _described(workspace, *recipe.origin)
+    sides = [_described(workspace, *version) for version in recipe.sides]
     weighted = list(zip(sides, recipe.weights, strict=True))
     write_combined(workspace, file, decide(origin, sides), origin, weighted, recipe.how)
+
+
+def _described(workspace: Workspace, md5: str, config: bytes) -> Manifest:
+    """The manifest of weights in the cache, as it was when they were merged."""
+    place = workspace.dvc.object_path(md5)
+    if not place.is_file():
+        raise FatalError(
+            f"the recipe's weights md5:{md5} are not in the DVC cache",
+            hint="git soup pull, or dvc fetch --all-commits",
+        )
+    found = workspace.fingerprint(place)
+    return make_manifest(
+        parse_adapter_config(config, "the recipe"),
+        found.tensors,
+        weights_md5=found.md5,
+        weights_size=found.size,
+        where="the recipe",
+    )
 
 
 def adapter_of(workspace: Workspace, manifest: Manifest, label: str) -> Adapter:

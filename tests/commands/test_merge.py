@@ -84,7 +84,7 @@ def test_the_originals_options_are_understood(three, soup):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "-o DIR is needed"),
+        ([], "name the adapters to merge, or without -o the revisions"),
         (["./a", "./b"], "-o DIR is needed"),
         (["-o", "out"], "name the adapters"),
     ],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -15,43 +14,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import runner
 from tests.versions import (
     ADAPTER,
+    BOTH,
+    THEIRS,
     WEIGHTS,
+    _sides_template,
     best_of_rank,
     commit_change,
     digests,
     nudge,
+    sides,
     two_sides,
     updates,
 )
 
-OURS, THEIRS = ["layers.0", "layers.1.self_attn"], ["layers.1"]
-"""Ours changes layer 0 and an attention; theirs layer 1: one module is changed by both."""
-BOTH = "layers.1.self_attn.q_proj"
-
-
-@pytest.fixture(scope="session")
-def _sides_template(repo_template: Path, tmp_path_factory, make_adapter) -> Path:
-    root = tmp_path_factory.mktemp("sides") / "repo"
-    shutil.copytree(repo_template, root, symlinks=True)
-    with contextlib.chdir(root):
-        two_sides(
-            runner("git"), runner("git", "soup"), make_adapter,
-            lambda: nudge(ADAPTER, 2, OURS), lambda: nudge(ADAPTER, 3, THEIRS),
-        )  # fmt: skip
-    return root
-
-
-@pytest.fixture
-def sides(_sides_template: Path, in_tmp_path: Path, git, monkeypatch) -> Path:
-    """`main` and `politer` after each was retrained; on `main`."""
-    root = in_tmp_path / "repo"
-    shutil.copytree(_sides_template, root, symlinks=True)
-    monkeypatch.chdir(root)
-    git("update-index", "-q", "--refresh")
-    return root
+__all__ = ["_sides_template", "sides"]
 
 
 @pytest.fixture
@@ -266,7 +244,6 @@ def test_a_linked_work_tree_shares_weights_and_index(sides, git, soup):
 
 def test_a_rename_on_one_side_is_followed(sides, git, soup):
     git("mv", "adapters/support", "adapters/help")
-    shutil.move(f"{ADAPTER}/{WEIGHTS}", f"adapters/help/{WEIGHTS}")
     git("commit", "-qm", "Rename")
     git("merge", "-q", "politer", check=False)
     pointer = Path(f"adapters/help/{WEIGHTS}.dvc").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -292,3 +293,54 @@ def test_a_row_shows_what_is_in_the_loss(trained: Path) -> None:
     report = json.loads(run("git-soup", "data", "show", "1", "--tokens", "--json", cwd=trained))
     text = "".join(t["token"] for t in report["tokens"] if t["in_loss"])
     assert "committee of otters" in text and "quick brown fox" not in text
+
+
+def test_branches_that_were_really_retrained_merge(trained: Path) -> None:
+    """Their dvc.lock, soup.lock, metrics and plots differ too; each file of the merge agrees."""
+    text = (trained / "soup.yaml").read_text()
+    run("git", "switch", "-qc", "faster", cwd=trained)
+    (trained / "soup.yaml").write_text(text.replace("lr: 1e-3", "lr: 2e-3"))
+    run("dvc", "repro", "-q", cwd=trained)
+    run("git", "commit", "-qam", "faster", cwd=trained)
+    run("git", "switch", "-q", "main", cwd=trained)
+    tiny.write_rows(trained / "data" / "train.jsonl", [tiny.conversation(n) for n in range(27)])
+    run("dvc", "repro", "-q", cwd=trained)
+    run("git", "commit", "-qam", "more rows", cwd=trained)
+    metrics = (trained / "metrics.json").read_bytes()
+
+    run("git", "merge", "-q", "faster", cwd=trained)
+    merged = md5_of(trained).removeprefix("md5:")
+    tree = run("git", "show", "HEAD:dvc.lock", cwd=trained)
+    assert tree.count(f"md5: {merged}") == 1
+    lock = json.loads((trained / "soup.lock").read_text())
+    assert lock["adapters"] == {"output": merged}
+    assert (trained / "metrics.json").read_bytes() == metrics
+    assert run("git", "status", "--porcelain", cwd=trained) == ""
+    assert "clean" in run("git-soup", "fsck", cwd=trained)
+    assert "identical" in run("git-soup", "verify", cwd=trained)
+    run("git-soup", "lock", "check", cwd=trained)
+    # No run gave these weights from this config, and DVC says so.
+    status = json.loads(run("dvc", "status", "--json", cwd=trained))
+    assert {"changed deps": {"soup.yaml": "modified"}} in status["train"]
+    assert "changed outs" not in json.dumps(status)
+    said = run("git-soup", "status", cwd=trained)
+    assert "merged, not trained from this config" in said
+    assert "stale: metrics.json, plots/eval_loss.csv, plots/loss.csv" in said
+
+    run("git", "reset", "-q", "--hard", "HEAD~1", cwd=trained)
+    run("git-soup", "checkout", cwd=trained)
+    (trained / ".git" / "info" / "attributes").write_text("* !merge\ndvc.lock merge=soup\n")
+    shutil.rmtree(trained / ".git" / "soup" / "facts", ignore_errors=True)
+    (trained / ".git" / "soup" / "facts").unlink(missing_ok=True)
+    alone = run("git", "merge-tree", "--write-tree", "main", "faster", cwd=trained, expect=1)
+    assert merged in run("git", "show", f"{alone.split()[0]}:dvc.lock", cwd=trained)
+    (trained / ".git" / "info" / "attributes").unlink()
+
+    run("git-soup", "merge", "faster", "--freeze", cwd=trained)
+    assert "frozen: true" in run("git", "show", "HEAD:dvc.yaml", cwd=trained)
+    run("dvc", "repro", "-q", cwd=trained)
+    assert md5_of(trained) == f"md5:{merged}"
+    assert (
+        hashlib.md5((trained / "output" / "adapter_model.safetensors").read_bytes()).hexdigest()
+        == merged
+    )

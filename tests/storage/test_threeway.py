@@ -190,13 +190,9 @@ def test_a_second_merge_computes_nothing_and_a_lost_result_is_computed_again(thr
     assert other.manifest.weights_md5 != first.manifest.weights_md5
 
 
-def test_a_recipe_makes_the_weights_again_without_the_result(three, git):
+def test_a_recipe_and_the_cache_make_the_weights_again(three):
     workspace, (o, a, b) = three()
     merged = Merger(workspace, Combination("dare", "0.4,0.8", 0.7, 5)).adapters(o, [a, b]).manifest
-    for name, manifest in zip("oab", (o, a, b), strict=True):
-        Path(name, "adapter.manifest").write_text(manifest.text())
-    git("add", "-f", "o/adapter.manifest", "a/adapter.manifest", "b/adapter.manifest")
-    git("commit", "-qm", "three")
     Path("m").mkdir()
     rebuild(workspace, merged, Path("m", WEIGHTS), "m")
     assert workspace.md5(Path("m", WEIGHTS)) == merged.weights_md5
