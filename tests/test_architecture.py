@@ -439,6 +439,7 @@ HOOKS = {
     "post_checkout": ("HEAD", "HEAD", "1"),
     "post_merge": ("0",),
     "post_rewrite": ("rebase",),
+    "diff_driver": ("adapters/legal/adapter.manifest",),  # unmerged: there are no sides
 }
 
 
@@ -474,6 +475,23 @@ def test_a_hook_with_work_to_do_loads_nothing_heavy(
     names = loaded(f"soup_git.hooks.{hook}", *arguments, stdin=told)
     assert "soup_git" in names
     assert not names & {*HEAVY, "typer"}
+
+
+def test_a_diff_without_weights_to_compute_with_loads_next_to_nothing(
+    pinned: Path, git: Run, make_adapter: MakeAdapter
+) -> None:
+    manifest = "adapters/legal/adapter.manifest"
+    other = "adapters/support/adapter.manifest"
+    one, two = (git("rev-parse", f":{path}").stdout.strip() for path in (manifest, other))
+    sides = (manifest, manifest, one, "100644", other, two, "100644")
+    first = loaded("soup_git.hooks.diff_driver", *sides)
+    assert "numpy" in first  # the control: the first time, the table is computed
+    assert not loaded("soup_git.hooks.diff_driver", *sides) & {*HEAVY, "typer", "yaml"}
+    shutil.rmtree(pinned / ".dvc" / "cache")
+    for folder in ("legal", "support"):
+        (pinned / "adapters" / folder / "adapter_model.safetensors").unlink()
+    back = (manifest, other, two, "100644", manifest, one, "100644")
+    assert not loaded("soup_git.hooks.diff_driver", *back) & {*HEAVY, "typer", "yaml"}
 
 
 def test_the_manifest_check_loads_nothing_heavy(pinned: Path) -> None:

@@ -87,13 +87,19 @@ class DriftReport:
         if s.equal:
             return [self.title, f"the same adapter: {s.modules} modules, equal weights and config"]
         hidden = s.modules - len(self.layers)
+        more = f"… {hidden} more (--top-k {s.modules}; --format html for the map)" if hidden else ""
+        return [f"{self.title}   base {base}   {self.counts}", self.table(more), *s.notes]
+
+    def table(self, more: str) -> Table:
+        """A row per module and the total; `more` says below what is left out."""
+        s = self.summary
         total = ("total", percent(s.relative_drift), number(s.frobenius), _cosine(s.cosine), "", "")
         header = ("module", "drift>", "‖Δ‖>", "cos>", "rank used", "")
-        more = f"… {hidden} more (--top-k {s.modules}; --format html for the map)" if hidden else ""
-        table = Table(header, [*self._rows(), total], after=more)
-        return [f"{self.title}   base {base}   {self._counts()}", table, *s.notes]
+        return Table(header, [*self._rows(), total], after=more)
 
-    def _counts(self) -> str:
+    @property
+    def counts(self) -> str:
+        """`196 modules, 31 changed`, and how many are on one side only."""
         s = self.summary
         words = [f"{s.modules} module{'s' if s.modules != 1 else ''}", f"{s.changed} changed"]
         words += [f"{n} {word}" for n, word in ((s.added, "added"), (s.removed, "removed")) if n]

@@ -56,12 +56,12 @@ def _plain(value: Any) -> Any:
 
 def as_table(report: Report) -> str:
     return "".join(
-        printable(part) + "\n" if isinstance(part, str) else _ruled(part)
+        printable(part) + "\n" if isinstance(part, str) else table_text(part)
         for part in report.tables()
     )
 
 
-def _ruled(table: Table) -> str:
+def table_text(table: Table) -> str:
     """Columns as wide as their widest cell, two spaces apart; no trailing spaces."""
     header = [name.removesuffix(">") for name in table.header]
     rows = [[printable(cell) for cell in row] for row in table.rows]

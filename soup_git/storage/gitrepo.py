@@ -405,6 +405,21 @@ class GitRepo:
         out = self.run("cat-file", "--batch-check=%(objectname)", input=asked).stdout
         return [line for line in out.decode().split("\n") if line and " " not in line]
 
+    def changed_lines(self, old: str, new: str) -> list[str]:
+        """The hunks of git's own diff of two files, tracked or not; empty when they are equal.
+
+        Lines end in LF alone: a carriage return is part of its line.
+        """
+        done = self.run(
+            "diff", "--no-index", "--no-ext-diff", "--no-textconv", "--no-color", "--text",
+            "--", old, new, check=False,
+        )  # fmt: skip
+        if done.returncode not in {0, 1}:
+            raise self._failure(["diff"], done)
+        lines = _text(done.stdout).removesuffix("\n").split("\n")
+        first = next((n for n, line in enumerate(lines) if line.startswith("@@ ")), len(lines))
+        return lines[first:]
+
     # -- writing: objects first, refs last --------------------------------------------------
 
     def write_blob(self, data: bytes) -> str:

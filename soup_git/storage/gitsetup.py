@@ -26,10 +26,19 @@ class Setting:
 # With its path: a client with a window has no environment's programs on its PATH.
 PYTHON = shlex.quote(sys.executable)
 
+
+def _diff_command() -> str:
+    """The diff driver; when its Python is gone, git's own diff, so that `git diff` never breaks."""
+    ours = f'{PYTHON} -P -m soup_git.hooks.diff_driver "$@"'
+    gits = 'git --no-pager diff --no-index --no-ext-diff "$2" "$5" || :'
+    return f"f() {{ if [ -x {PYTHON} ]; then {ours}; else {gits}; fi; }}; f"
+
+
 SETTINGS = (
     Setting("core.logAllRefUpdates", "always"),
     Setting("log.excludeDecoration", "refs/soup/*"),
     Setting("log.excludeDecoration", "refs/soup-remotes/*"),
+    Setting("diff.soup.command", _diff_command(), "ours"),
     Setting("notes.rewriteRef", "refs/notes/soup"),
     Setting("notes.displayRef", "refs/notes/soup"),
     Setting("notes.soup.mergeStrategy", "cat_sort_uniq", "unless set"),
