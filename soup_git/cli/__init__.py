@@ -6,13 +6,14 @@ verbs, so that no verb pays for what another one needs.
 
 # ruff: isort: skip_file
 # Imported in the order in which the help lists their verbs.
-from soup_git.cli import workspace, branches, sharing, training, lock, arithmetic
+from soup_git.cli import workspace, branches, history, sharing, training, lock, arithmetic
 from soup_git.cli.app import command_tree, run
 
 __all__ = [
     "arithmetic",
     "branches",
     "command_tree",
+    "history",
     "lock",
     "run",
     "sharing",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import TYPE_CHECKING, ClassVar
 
+from soup_git.core.adapter import module_of
 from soup_git.errors import FatalError
 from soup_git.render.heatmap import HeatMap
 from soup_git.render.report import Table
@@ -150,6 +151,34 @@ def compare(first: Adapter, second: Adapter) -> DriftReport:
         found = list(pool.map(_Pair.measure, pairs))
     found.sort(key=lambda m: (-_rank_key(m.layer), -m.layer.frobenius, m.layer.module))
     return DriftReport([m.layer for m in found], _summary(a, b, found, _notes(pairs)))
+
+
+def change_of(
+    first: Adapter, second: Adapter, modules: Collection[str]
+) -> dict[str, tuple[float, float]]:
+    """Module -> (‖ΔW_b − ΔW_a‖, ‖ΔW_a‖), for these modules alone.
+
+    A tensor that is no factor of an update counts with the module that it belongs to.
+    Raises `FatalError` as `compare` does.
+    """
+    from soup_git.storage.updates import open_adapter
+
+    found: dict[str, list[_Measured]] = {}
+    pairs = [(_module(p), p) for p in _pairs(open_adapter(first), open_adapter(second))]
+    wanted = [(module, pair) for module, pair in pairs if module in modules]
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        measured = pool.map(_Pair.measure, [pair for _, pair in wanted])
+        for (module, _), one in zip(wanted, measured, strict=True):
+            found.setdefault(module, []).append(one)
+    return {
+        module: (math.hypot(*(m.layer.frobenius for m in parts)), math.hypot(*(m.norm_a for m in parts)))
+        for module, parts in found.items()
+    }  # fmt: skip
+
+
+def _module(pair: _Pair) -> str:
+    unit = pair.a or pair.b
+    return module_of(unit.tensors[0]) if unit is not None else pair.module
 
 
 def _rank_key(layer: LayerDrift) -> float:

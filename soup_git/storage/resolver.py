@@ -21,8 +21,8 @@ from soup_git.core.manifest import (
 )
 from soup_git.core.spec import FolderSpec, Reading, RevisionSpec, RunSpec, readings
 from soup_git.errors import FatalError
-from soup_git.storage.files import bytes_of
-from soup_git.storage.snapshot import inside_folder
+from soup_git.storage.files import bytes_of, inside
+from soup_git.storage.snapshot import Snapshot, inside_folder
 from soup_git.storage.weights import CONVERT
 
 if TYPE_CHECKING:
@@ -49,6 +49,28 @@ class Adapter:
 
 def resolve(workspace: Workspace, spec: str, path: str | None = None) -> Adapter:
     """The adapter that `spec` names; `path` picks one where a revision has several."""
+    return _read(workspace, spec, _reading(workspace, spec), path)
+
+
+def locate(workspace: Workspace, spec: str, path: str | None = None) -> tuple[str | None, str]:
+    """Where in history an adapter spec points: (commit, folder); None is the work tree.
+
+    Reads no weights. Raises `FatalError` as `resolve` does.
+    """
+    match _reading(workspace, spec):
+        case FolderSpec(folder):
+            top = Path(folder).resolve() == workspace.root.resolve()
+            return None, "." if top else inside(workspace.root, Path(folder))
+        case RunSpec(run, step):
+            commit = _checkpoint(workspace, run, step)
+            path = path or _trailer(workspace, commit, "Soup-Adapter")
+        case RevisionSpec(revision, inner):
+            commit, path = workspace.git.commit(revision), inner or path
+    return commit, _folder_at(spec, workspace.at(commit, label=commit[:10]), path)
+
+
+def _reading(workspace: Workspace, spec: str) -> Reading:
+    """The one thing that `spec` names; raises where it names none, or more than one."""
     found = [r for r in readings(spec) if _exists(workspace, r)]
     if not found:
         raise _unknown(spec)
@@ -58,7 +80,7 @@ def resolve(workspace: Workspace, spec: str, path: str | None = None) -> Adapter
             f"{spec!r} is ambiguous: it can mean {' or '.join(map(_in_words, found))}",
             hint=f"write it as one of: {ways}",
         )
-    return _read(workspace, spec, found[0], path)
+    return found[0]
 
 
 def _exists(workspace: Workspace, reading: Reading) -> bool:
@@ -97,23 +119,28 @@ def _read(workspace: Workspace, spec: str, reading: Reading, path: str | None) -
             return _adapter_at(workspace, spec, workspace.git.commit(revision), inner or path)
 
 
-def _adapter_at(workspace: Workspace, spec: str, commit: str, path: str | None) -> Adapter:
-    snapshot = workspace.at(commit, label=commit[:10])
+def _folder_at(spec: str, snapshot: Snapshot, path: str | None) -> str:
+    """Which of a revision's adapters is meant: the one at `path`, or the only one."""
     folder = os.path.normpath(path) if path else None
+    listed = ", ".join(snapshot.adapters) or "none"
     if folder is None:
         if len(snapshot.adapters) != 1:
-            listed = ", ".join(snapshot.adapters) or "none"
             raise FatalError(
                 f"{spec!r} has {len(snapshot.adapters)} adapters: {listed}",
                 hint=f"name one: {spec}:PATH" if snapshot.adapters else "git soup branches",
             )
-        folder = snapshot.adapters[0]
-    elif folder not in snapshot.adapters:
-        listed = ", ".join(snapshot.adapters) or "none"
+        return snapshot.adapters[0]
+    if folder not in snapshot.adapters:
         raise FatalError(
-            f"{spec!r}: there is no adapter at {folder} in {commit[:10]}; it has {listed}",
-            hint=f"git ls-tree -r --name-only {commit[:10]}",
+            f"{spec!r}: there is no adapter at {folder} in {snapshot.label}; it has {listed}",
+            hint=f"git ls-tree -r --name-only {snapshot.label}",
         )
+    return folder
+
+
+def _adapter_at(workspace: Workspace, spec: str, commit: str, path: str | None) -> Adapter:
+    snapshot = workspace.at(commit, label=commit[:10])
+    folder = _folder_at(spec, snapshot, path)
     manifest = snapshot.manifest(folder)
     data = snapshot.require(inside_folder(folder, CONFIG))
     return Adapter(
