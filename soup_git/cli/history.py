@@ -31,3 +31,68 @@ def blame(
     report = command.blame(open_workspace(), spec, adapter, module)
     show_report(report, form, as_json, output)
     return 0
+
+
+@app.command()
+def log(
+    spec: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[REV|ADAPTER]", help="Where to start, or one adapter.", show_default=False
+        ),
+    ] = None,
+    graph: Annotated[
+        bool, typer.Option("--graph", help="Draw how the versions descend from each other.")
+    ] = False,
+    everywhere: Annotated[
+        bool, typer.Option("--all", help="Start at every branch and tag.")
+    ] = False,
+    limit: Annotated[
+        int | None, typer.Option("-n", "--max-count", metavar="N", min=0, help="At most N commits.")
+    ] = None,
+    form: PageOption = Page.table,
+    as_json: JsonOption = False,
+    output: OutputOption = None,
+) -> int:
+    """Show the history of adapters: trained, added, merged, pinned, and how they scored."""
+    from soup_git.commands import log as command
+
+    request = command.LogRequest(spec, everywhere, graph, limit)
+    show_report(command.log(open_workspace(), request), form, as_json, output)
+    return 0
+
+
+@app.command()
+def tag(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME]", help="The adapter's name; without, list all.", show_default=False
+        ),
+    ] = None,
+    revision: Annotated[
+        str, typer.Argument(metavar="[REV]", help="What to release; vN is NAME's own.")
+    ] = "HEAD",
+    what: Annotated[
+        str | None,
+        typer.Option(
+            "--as",
+            metavar="vN|LABEL",
+            help="A version, or a label to move. [default: next version]",
+        ),
+    ] = None,
+    adapter: AdapterOption = None,
+    form: PageOption = Page.table,
+    as_json: JsonOption = False,
+) -> int:
+    """Release a version of an adapter as tag NAME/vN, or move a label such as NAME/prod."""
+    from soup_git.commands import tag as command
+
+    if name is None:
+        if what is not None or adapter is not None:
+            raise typer.BadParameter("--as and --adapter need the NAME that they are for")
+        show_report(command.tags(open_workspace()), form, as_json)
+        return 0
+    request = command.TagRequest(name, revision, what, adapter)
+    show_report(command.tag(open_workspace(), request), form, as_json)
+    return 0

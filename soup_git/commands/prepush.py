@@ -28,7 +28,7 @@ def check_push(remote: str, lines: Iterable[str]) -> int:
     there = {f[3].strip() for f in fields if len(f) == 4}
     if not pushed:
         return ExitCode.OK
-    from soup_git.storage.history import named_objects
+    from soup_git.storage.versions import named_objects
     from soup_git.storage.workspace import Workspace
 
     store = Workspace(git).dvc_remote

@@ -1,117 +1,166 @@
-"""What commits hold of ours, over whole histories: one `git log`, each blob read once."""
+"""The history of some paths as git simplifies it: which commits, drawn how, and what they changed.
+
+git decides what belongs to the history and draws the graph. Every text a person wrote
+comes by another way than the drawing, so that nothing in it can pass for a line of it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
-from soup_git.core.lock import LOCK
-from soup_git.core.manifest import CONFIG, MANIFEST, parse_manifest_header
-from soup_git.errors import FatalError
-from soup_git.storage.dvcrepo import (
-    POINTER_SUFFIX,
-    Output,
-    held_back_paths,
-    parse_dvc_lock,
-    published_outputs,
-)
-from soup_git.storage.gitrepo import GitRepo, TreeEntry
-from soup_git.storage.snapshot import DVC_LOCK
+from soup_git.core.manifest import MANIFEST
+from soup_git.storage.gitrepo import GitRepo
 
-_OURS = (MANIFEST, CONFIG, f"*{POINTER_SUFFIX}", DVC_LOCK, LOCK)
-_NAMING = (MANIFEST, f"*{POINTER_SUFFIX}", DVC_LOCK)
+MANIFESTS = f":(top,glob)**/{MANIFEST}"
+_COMMIT, _DETAIL = "\x01", "\x02"
+_LOG = ("-c", "log.follow=false", "log", "--topo-order", "--no-show-signature", "--color=never")
 
 
 @dataclass(frozen=True)
-class Named:
-    """An object that a commit names."""
+class DrawnLine:
+    """A line of the graph: git's drawing, and the commit that it is for."""
 
-    md5: str
-    size: int | None
-    commit: str
+    drawing: str
+    commit: str | None = None
+    is_detail: bool = False
+    """The line below a commit's first."""
+
+
+@dataclass(frozen=True)
+class FileChange:
+    """One path that a commit changed, against its first parent."""
+
+    status: str
+    """git's letter: A, M, D, R, T."""
+    old: str
+    """Blob before; zeros for none."""
+    new: str
     path: str
-    """The manifest, pointer or `dvc.lock` that names it."""
-
-    @property
-    def where(self) -> str:
-        return f"{self.commit[:10]}:{self.path}"
+    renamed_from: str | None = None
 
 
-def versions(
-    git: GitRepo, tips: Iterable[str], without: Iterable[str] = (), names: tuple[str, ...] = _OURS
-) -> Iterator[tuple[str, list[TreeEntry]]]:
-    """(commit, our files that it added or changed) for all that `tips` reach and `without` do not.
-
-    No history is simplified away: what an `ours` merge dropped is in the repository too.
-    """
-    tips = sorted(set(tips))
-    if not tips:
-        return
-    patterns = [f":(glob)**/{name}" for name in names]
-    asked = [*tips, *(f"^{oid}" for oid in sorted(set(without))), "--", *patterns, ""]
-    log = git.run(
-        "log", "--stdin", "-z", "--format=%x01%H", "--raw", "--no-abbrev", "--no-renames",
-        "--diff-filter=d", "-m", "--root", "--full-history", "--", *patterns,
-        input="\n".join(asked).encode(),
-    ).stdout  # fmt: skip
-    for chunk in log.decode(errors="surrogateescape").split("\x01")[1:]:
-        commit, _, rest = chunk.partition("\0")
-        fields = [field.lstrip("\n") for field in rest.split("\0")]
-        entries = [
-            TreeEntry(meta.split(" ")[1], meta.split(" ")[3], path)
-            for meta, path in zip(fields[0::2], fields[1::2], strict=False)
-            if meta.startswith(":")
-        ]
-        yield commit.strip(), entries
+@dataclass(frozen=True)
+class CommitFacts:
+    commit: str
+    parents: tuple[str, ...]
+    """The nearest ancestors that belong to this history."""
+    author: str
+    date: str
+    """The author's, ISO 8601."""
+    subject: str
+    trailers: dict[str, str]
+    changes: list[FileChange] = field(default_factory=list)
 
 
-def named_objects(
-    git: GitRepo, tips: Iterable[str], without: Iterable[str] = ()
-) -> tuple[dict[str, Named], list[str]]:
-    """md5 -> who names it, and what could not be read, over the commits of a range.
-
-    Left out is what DVC itself would not push: imports from other repositories, and outputs
-    that say `push: false`.
-    """
-    where: dict[tuple[str, str], tuple[str, str]] = {}
-    for commit, entries in versions(git, tips, without, _NAMING):
-        for entry in entries:
-            if entry.mode != "160000":
-                where.setdefault((entry.oid, entry.path.rpartition("/")[2]), (commit, entry.path))
-    found: dict[str, Named] = {}
-    unread = []
-    blobs = git.blobs(oid for oid, _ in where)
-    for (commit, path), blob in zip(list(where.values()), blobs, strict=True):
-        if blob is None:
-            unread.append(f"{commit[:10]}:{path}: its object is missing")
-            continue
-        try:
-            outputs = _outputs(git, commit, path, blob[1])
-        except FatalError as error:
-            unread.append(str(error))
-            continue
-        for output in outputs:
-            found.setdefault(output.md5, Named(output.md5, output.size, commit, path))
-    return found, unread
+@dataclass(frozen=True)
+class PathHistory:
+    commits: list[CommitFacts]
+    """Children before parents."""
+    drawn: list[DrawnLine]
 
 
-def _outputs(git: GitRepo, commit: str, path: str, data: bytes) -> list[Output]:
-    shown = f"{commit[:10]}:{path}"
-    if path.rpartition("/")[2] == MANIFEST:
-        header = parse_manifest_header(data, shown)
-        return [Output(path, header.weights_md5, header.weights_size, path)]
-    if path.endswith(POINTER_SUFFIX):
-        return published_outputs(data, path)
-    outputs = [output for outs in parse_dvc_lock(data, path).values() for output in outs]
-    # Metrics and plots (`cache: false`) are git's to hold: the commit has them itself.
-    in_git = git.blob_ids([f"{commit}:{output.path}" for output in outputs])
-    pipeline = f"{path.removesuffix('.lock')}.yaml"
-    held_back = held_back_paths(
-        git.blob(f"{commit}:{pipeline}") or b"", f"{commit[:10]}:{pipeline}"
+_TRAILERS = ("Soup-Config", "Soup-Run", "Soup-Step")
+
+
+def path_history(
+    git: GitRepo, revisions: Sequence[str], paths: Sequence[str], limit: int | None = None
+) -> PathHistory:
+    """The commits reachable from `revisions` that changed `paths` (pathspecs), at most `limit`."""
+    form = f"--format={_COMMIT}%H %P%n{_DETAIL}"
+    count = [] if limit is None else [f"--max-count={limit}"]
+    out = git.text(*_LOG, "--graph", form, *count, *revisions, "--", *paths)
+    drawn: list[DrawnLine] = []
+    parents: dict[str, tuple[str, ...]] = {}
+    last = ""
+    for line in out.split("\n") if out else []:
+        drawing, mark, rest = line.partition(_COMMIT)
+        if mark:
+            last, *of_last = rest.split()
+            parents[last] = tuple(of_last)
+            drawn.append(DrawnLine(drawing, last))
+        elif _DETAIL in line:
+            drawn.append(DrawnLine(line.partition(_DETAIL)[0], last, is_detail=True))
+        else:
+            drawn.append(DrawnLine(line))
+    changes = _changes(git, parents, paths)
+    commits = [_facts(fields, parents, changes) for fields in _told(git, list(parents))]
+    return PathHistory(commits, drawn)
+
+
+def _facts(
+    fields: Sequence[str],
+    parents: dict[str, tuple[str, ...]],
+    changes: dict[str, list[FileChange]],
+) -> CommitFacts:
+    commit, author, date, subject, *trailers = fields
+    told = {key: value.strip() for key, value in zip(_TRAILERS, trailers, strict=True) if value}
+    return CommitFacts(
+        commit, parents[commit], author, date, subject, told, changes.get(commit, [])
     )
-    folder = path.removesuffix(DVC_LOCK)
-    return [
-        output
-        for output, there in zip(outputs, in_git, strict=True)
-        if there is None and output.path.removeprefix(folder) not in held_back
-    ]
+
+
+def _told(git: GitRepo, commits: Sequence[str]) -> Iterator[list[str]]:
+    """What people wrote, NUL between the fields: no message can hold one."""
+    if not commits:
+        return
+    fields = ["%H", "%an", "%aI", "%s"]
+    fields += [f"%(trailers:key={key},valueonly)" for key in _TRAILERS]
+    done = git.run(
+        "log", "--no-walk=unsorted", "--no-show-signature", "--stdin", "-z",
+        "--format=" + "%x00".join(fields), input="".join(f"{c}\n" for c in commits).encode(),
+    )  # fmt: skip
+    parts = os.fsdecode(done.stdout).split("\0")
+    for at in range(0, len(parts) - 1, len(fields)):
+        yield parts[at : at + len(fields)]
+
+
+def _changes(
+    git: GitRepo, parents: dict[str, tuple[str, ...]], paths: Sequence[str]
+) -> dict[str, list[FileChange]]:
+    lines = "".join(f"{' '.join([commit, *of_it[:1]])}\n" for commit, of_it in parents.items())
+    done = git.run(
+        "diff-tree", "--stdin", "-z", "-r", "-M", "--root", "--no-abbrev", "--", *paths,
+        input=lines.encode(),
+    )  # fmt: skip
+    parts = iter(os.fsdecode(done.stdout).split("\0")[:-1])
+    found: dict[str, list[FileChange]] = {}
+    commit = ""
+    for part in parts:
+        if not part.startswith(":"):
+            commit = part
+            continue
+        _, _, old, new, status = part.split(" ")
+        path, source = next(parts), None
+        if status[0] in "RC":
+            path, source = next(parts), path
+        change = FileChange(status[0], old, new, path, source)
+        found.setdefault(commit, []).append(change)
+    return found
+
+
+def former_names(git: GitRepo, revisions: Sequence[str], path: str) -> list[str]:
+    """A manifest's path and the ones it was renamed from, as far as `revisions` reach."""
+    done = git.run(
+        *_LOG, "--format=", "-z", "--raw", "-M", "-m", "--diff-filter=R", "--full-history",
+        *revisions, "--", MANIFESTS,
+    )  # fmt: skip
+    parts = os.fsdecode(done.stdout).split("\0")
+    pairs = [(new, old) for meta, old, new in zip(parts, parts[1:], parts[2:], strict=False)
+             if re.match(r"\n?:\d{6} ", meta)]  # fmt: skip
+    names = [path]
+    for name in names:
+        names += [old for new, old in pairs if new == name and old not in names]
+    return names
+
+
+def decorations(git: GitRepo, prefixes: Iterable[str]) -> dict[str, list[str]]:
+    """Commit -> the full names of the refs that point at it, through annotated tags."""
+    form = "--format=%(refname)%00%(objectname)%00%(*objectname)"
+    found: dict[str, list[str]] = {}
+    for line in git.lines("for-each-ref", form, *prefixes):
+        name, oid, peeled = line.split("\0")
+        found.setdefault(peeled or oid, []).append(name)
+    return found

@@ -49,7 +49,7 @@ class Adapter:
 
 def resolve(workspace: Workspace, spec: str, path: str | None = None) -> Adapter:
     """The adapter that `spec` names; `path` picks one where a revision has several."""
-    return _read(workspace, spec, _reading(workspace, spec), path)
+    return _read(workspace, spec, reading_of(workspace, spec), path)
 
 
 def locate(workspace: Workspace, spec: str, path: str | None = None) -> tuple[str | None, str]:
@@ -57,7 +57,7 @@ def locate(workspace: Workspace, spec: str, path: str | None = None) -> tuple[st
 
     Reads no weights. Raises `FatalError` as `resolve` does.
     """
-    match _reading(workspace, spec):
+    match reading_of(workspace, spec):
         case FolderSpec(folder):
             top = Path(folder).resolve() == workspace.root.resolve()
             return None, "." if top else inside(workspace.root, Path(folder))
@@ -69,7 +69,7 @@ def locate(workspace: Workspace, spec: str, path: str | None = None) -> tuple[st
     return commit, _folder_at(spec, workspace.at(commit, label=commit[:10]), path)
 
 
-def _reading(workspace: Workspace, spec: str) -> Reading:
+def reading_of(workspace: Workspace, spec: str) -> Reading:
     """The one thing that `spec` names; raises where it names none, or more than one."""
     found = [r for r in readings(spec) if _exists(workspace, r)]
     if not found:
