@@ -502,6 +502,12 @@ class GitRepo:
         done = self.run("commit-tree", tree, *flags, "-F", "-", input=message.encode(), env=env)
         return _text(done.stdout).strip()
 
+    def write_tag(self, commit: str, name: str, message: str) -> str:
+        """An annotated tag object for a commit; no ref names it yet."""
+        who = self.text("var", "GIT_COMMITTER_IDENT")
+        text = f"object {commit}\ntype commit\ntag {name}\ntagger {who}\n\n{message}"
+        return self.run("mktag", input=os.fsencode(text)).stdout.decode().strip()
+
     @cached_property
     def _has_identity(self) -> bool:
         return self.run("var", "GIT_COMMITTER_IDENT", check=False).returncode == 0
