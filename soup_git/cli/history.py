@@ -96,3 +96,37 @@ def tag(
     request = command.TagRequest(name, revision, what, adapter)
     show_report(command.tag(open_workspace(), request), form, as_json)
     return 0
+
+
+@app.command()
+def gc(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say how much: what it does by itself.")
+    ] = False,
+    prune: Annotated[bool, typer.Option("--prune", "--force", help="Delete it.")] = False,
+    grace: Annotated[
+        str,
+        typer.Option(
+            "--older-than",
+            metavar="TIME",
+            help="Keep what is younger: now, 12h, 14d.",
+            show_default=True,
+        ),
+    ] = "14d",
+    shared: Annotated[
+        bool,
+        typer.Option(
+            "--shared-cache", help="Also look into a cache that other repositories may use."
+        ),
+    ] = False,
+    form: PageOption = Page.table,
+    as_json: JsonOption = False,
+) -> int:
+    """Find objects in the DVC cache that no ref, reflog, index or work tree names."""
+    from soup_git.commands import gc as command
+
+    if dry_run and prune:
+        raise typer.BadParameter("--dry-run and --prune exclude each other")
+    report = command.gc(open_workspace(), prune=prune, grace=grace, shared=shared)
+    show_report(report, form, as_json)
+    return 0

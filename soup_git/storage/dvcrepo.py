@@ -8,6 +8,7 @@ What moves bytes between machines (`fetch`, `push`) and what runs pipelines is D
 from __future__ import annotations
 
 import configparser
+import contextlib
 import hashlib
 import io
 import json
@@ -39,6 +40,7 @@ POINTER_SUFFIX = ".dvc"
 MAX_POINTER_BYTES = 1 << 20
 MAX_LOCK_BYTES = 64 << 20
 _PAUSE_SECONDS = 0.5
+_YOUNG_SECONDS = 86_400  # far below any grace time, and rare enough to keep digests known
 
 
 @dataclass(frozen=True)
@@ -408,12 +410,16 @@ class DvcRepo:
     def _holds(self, md5: str, size: int) -> bool:
         """Whether the object is here and sound; one that rotted is written anew."""
         path = self.object_path(md5)
-        return path.is_file() and path.stat().st_size == size and self.verify(md5)
+        if not (path.is_file() and path.stat().st_size == size and self.verify(md5)):
+            return False
+        _freshen(path)
+        return True
 
     def store_bytes(self, data: bytes, md5: str) -> None:
         path = self.object_path(md5)
         if not path.is_file() or path.read_bytes() != data:
             write_atomically(path, data, mode=0o444)
+        _freshen(path)
 
     def store_folder(self, source: Path) -> tuple[str, int, int]:
         """Put a folder into the cache; return its md5 (`….dir`), its size and its file count."""
@@ -598,6 +604,14 @@ def _is_dvc(pid: int) -> bool:
         return any("dvc" in word for word in psutil.Process(pid).cmdline())
     except psutil.Error:
         return False
+
+
+def _freshen(path: Path) -> None:
+    """Make an object young again: what is about to be named is no garbage (as git does it)."""
+    # A cache that belongs to somebody else is not ours to clean up either.
+    with contextlib.suppress(OSError):
+        if time.time() - path.stat().st_mtime > _YOUNG_SECONDS:
+            os.utime(path)
 
 
 def address(store: Path, md5: str) -> Path:

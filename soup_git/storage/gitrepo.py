@@ -279,6 +279,24 @@ class GitRepo:
                 found[value.removeprefix("refs/heads/")] = folder
         return found
 
+    def work_trees(self) -> list[Path]:
+        """The folders of all work trees, linked ones too; some may be gone."""
+        out = self.run("worktree", "list", "--porcelain", "-z").stdout
+        blocks = [block.split(b"\0") for block in out.split(b"\0\0") if block]
+        return [
+            Path(os.fsdecode(lines[0].removeprefix(b"worktree ")))
+            for lines in blocks
+            if b"bare" not in lines
+        ]
+
+    def commits_among(self, words: Sequence[str]) -> list[str]:
+        """Those of some object ids that name a commit which is here."""
+        asked = "".join(f"{word}\n" for word in words).encode()
+        out = _text(self.run("cat-file", "--batch-check", input=asked).stdout) if words else ""
+        return [
+            line.split(" ")[0] for line in out.splitlines() if line.split(" ")[1:2] == ["commit"]
+        ]
+
     def head_branch(self) -> str | None:
         """The branch HEAD is on; None when detached."""
         done = self.run("symbolic-ref", "--quiet", "--short", "HEAD", check=False)
