@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import sys
-import traceback
 from collections.abc import Callable
 from enum import IntEnum
 
@@ -104,6 +103,8 @@ def _from_the_system(error: OSError) -> FatalError:
 
 
 def _report_bug() -> int:
+    import traceback
+
     traceback.print_exc()
     print("fatal: this is a bug in git-soup, not in your repository", file=sys.stderr)
     print(f"hint: report it with the lines above at {ISSUES}", file=sys.stderr)

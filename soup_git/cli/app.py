@@ -41,14 +41,26 @@ def group(name: str, help_: str) -> typer.Typer:
     return made
 
 
-def command_tree() -> Any:
-    """What is parsed with: click's command, with the verbs below it."""
-    return typer.main.get_command(app)
+def command_tree(verb: str | None = None) -> Any:
+    """What is parsed with: click's command, with the verbs below it.
+
+    With the name of a verb, that verb alone: to read the options of all of them takes typer
+    longer than most verbs run.
+    """
+    commands, groups = app.registered_commands, app.registered_groups
+    mine = [c for c in commands if (c.name or getattr(c.callback, "__name__", "")) == verb]
+    ours = [group for group in groups if group.name == verb]
+    if mine or ours:
+        app.registered_commands, app.registered_groups = mine, ours
+    try:
+        return typer.main.get_command(app)
+    finally:
+        app.registered_commands, app.registered_groups = commands, groups
 
 
 def run(arguments: list[str]) -> int:
     """Parse and run; click's own errors become git's exit code for usage."""
-    command = command_tree()
+    command = command_tree(arguments[0] if arguments else None)
     if not arguments:
         with command.make_context("git soup", ["-h"], resilient_parsing=True) as context:
             sys.stderr.write(command.get_help(context) + "\n")

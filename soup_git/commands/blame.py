@@ -19,8 +19,9 @@ from soup_git.core.manifest import CONFIG, MANIFEST, Manifest, parse_manifest
 from soup_git.core.modulegroups import grouped
 from soup_git.errors import FatalError
 from soup_git.render.report import Table
+from soup_git.storage import blaming
+from soup_git.storage.blaming import BlamedLine
 from soup_git.storage.files import bytes_of
-from soup_git.storage.gitrepo import BlamedLine
 from soup_git.storage.resolver import Adapter, locate
 from soup_git.storage.snapshot import inside_folder
 from soup_git.storage.workspace import Workspace
@@ -110,7 +111,7 @@ def blame(
     commit, folder = locate(workspace, spec, adapter_path)
     path = inside_folder(folder, MANIFEST)
     _expect_history(workspace, commit, path)
-    lines = workspace.git.blame(path, commit)
+    lines = blaming.blame(workspace.git, path, commit)
     data = "".join(f"{line.text}\n" for line in lines).encode("utf-8", "surrogateescape")
     manifest = parse_manifest(data, path if commit is None else f"{commit[:10]}:{path}")
     wanted = _matching(manifest.modules, module)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from soup_git.core.manifest import MANIFEST
 from soup_git.core.notes import EvalRecord, parse_note
@@ -17,7 +18,9 @@ from soup_git.errors import FatalError
 from soup_git.storage.files import turn
 from soup_git.storage.gitrepo import GitRepo, RefUpdate
 from soup_git.storage.snapshot import inside_folder
-from soup_git.storage.workspace import Workspace
+
+if TYPE_CHECKING:
+    from soup_git.storage.workspace import Workspace
 
 NOTES = "refs/notes/soup"
 _FLAT = 256

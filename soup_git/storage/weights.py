@@ -12,7 +12,6 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -159,6 +158,8 @@ def fingerprint(
 
     Raises `FatalError` when the file is not a well-formed safetensors file.
     """
+    from concurrent.futures import ThreadPoolExecutor  # late: 5 ms that a header does not need
+
     where = shown or str(path)
     size = path.stat().st_size
     with path.open("rb") as file, ThreadPoolExecutor(1) as second:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from soup_git.core.digests import MD5_HEX, SHA256_HEX, folder_sha256, sha256_hex
 from soup_git.core.manifest import WEIGHTS, Manifest
@@ -18,9 +19,13 @@ from soup_git.storage.dvcrepo import DvcRepo, folder_md5_of, md5_of_file, walk
 from soup_git.storage.facts import Facts, file_key
 from soup_git.storage.files import bytes_of
 from soup_git.storage.gitrepo import GitRepo
-from soup_git.storage.resolver import Adapter, adapter_in_folder, resolve
 from soup_git.storage.snapshot import Snapshot, inside_folder
-from soup_git.storage.weights import Fingerprint, fingerprint
+
+if TYPE_CHECKING:
+    from soup_git.storage.resolver import Adapter
+    from soup_git.storage.weights import Fingerprint
+
+# What reads weights is imported where it is used: most commands and every hook end before.
 
 
 @dataclass(frozen=True)
@@ -198,6 +203,8 @@ class Workspace:
         )
 
     def fingerprint(self, path: Path, shown: str | None = None) -> Fingerprint:
+        from soup_git.storage.weights import fingerprint
+
         found = fingerprint(path, shown=shown)
         self.remember_weights(path, found)
         return found
@@ -207,6 +214,7 @@ class Workspace:
 
         `keep` as in `DvcRepo.store_file`.
         """
+        from soup_git.storage.weights import fingerprint
 
         def inspect(copy: Path) -> tuple[str, Fingerprint]:
             found = fingerprint(copy, shown=shown)
@@ -233,6 +241,8 @@ class Workspace:
         md5 = self.md5(path)
         if md5 != manifest.weights_md5:
             return f"md5:{md5}"
+        from soup_git.storage.weights import fingerprint
+
         wanted = _tensors_digest(manifest.tensors)
         actual = self._file_fact(
             "tensors", path, lambda p: _tensors_digest(fingerprint(p).tensors), SHA256_HEX.fullmatch
@@ -243,10 +253,14 @@ class Workspace:
 
     def adapter(self, spec: str, path: str | None = None) -> Adapter:
         """The adapter that `spec` names; `path` picks one where a revision has several."""
+        from soup_git.storage.resolver import resolve
+
         return resolve(self, spec, path)
 
     def adapter_in_folder(self, folder: Path, spec: str | None = None) -> Adapter:
         """The adapter whose files lie in `folder` now, its manifest made from its bytes."""
+        from soup_git.storage.resolver import adapter_in_folder
+
         return adapter_in_folder(self, folder, spec)
 
     def local_weights(self, md5: str, folder: str) -> Path | None:
