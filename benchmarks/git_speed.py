@@ -1,16 +1,19 @@
 """How fast the everyday verbs are beside git's and DVC's own, in one run, as ratios.
 
-    python benchmarks/git_speed.py [--adapters 500]
+    python benchmarks/git_speed.py [--adapters 500] [--commits 5000]
 
-Makes a repository of N small adapters and N pinned branches, then times each command several
-times in turn and takes the medians: `branches` against `git for-each-ref`, `status` and
-`lock check` against `git status` and `dvc status`, hooks against a bare Python start.
+Makes a repository of N small adapters, N pinned branches and a history in which every tenth
+commit retrains an adapter, then times each command several times in turn and takes the
+medians: `branches` against `git for-each-ref`, `status` and `lock check` against `git status`
+and `dvc status`, `log` and `blame` against git's own, hooks and drivers against a bare Python
+start.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.util
 import json
 import os
 import resource
@@ -86,6 +89,42 @@ def make_repository(root: Path, count: int) -> None:
     subprocess.run(["git", "update-ref", "--stdin"], input=lines, text=True, cwd=root, check=True)
 
 
+def make_history(root: Path, adapters: int, commits: int) -> None:
+    """Commits on main; every tenth gives one adapter the files of another, the last ones go back."""
+    names = ("adapter.manifest", "adapter_model.safetensors.dvc")
+    folders = [f"adapters/a{n:03}" for n in range(adapters)]
+    listing = run("git", "ls-tree", "-r", "HEAD", "--", "adapters", cwd=root).splitlines()
+    blobs = {line.split("\t")[1]: line.split()[2] for line in listing}
+    changed = {number: number // 10 % adapters for number in range(0, commits, 10)}
+    lines = []
+    for number in range(commits):
+        lines += [
+            "commit refs/heads/main", f"committer bench <bench@example.org> {1_700_000_000 + 60 * number} +0000",
+            f"data <<END\nCommit {number}\nEND",
+        ]  # fmt: skip
+        if number == 0:
+            lines.append("from refs/heads/main^0")
+        if number == commits - 1:
+            # The tip holds what the work tree has, but for one adapter.
+            lines += [
+                f"M 100644 {blobs[f'{f}/{name}']} {f}/{name}" for f in folders[1:] for name in names
+            ]
+        elif number in changed:
+            here = changed[number]
+            other = (here + 1 + number // 10 // adapters) % adapters
+            lines += [
+                f"M 100644 {blobs[f'{folders[other]}/{name}']} {folders[here]}/{name}"
+                for name in names
+            ]
+        else:
+            lines.append(f"M 100644 inline notes.txt\ndata <<END\n{number}\nEND")
+        lines.append("")
+    stream = "\n".join(lines)
+    subprocess.run(["git", "fast-import", "--quiet"], input=stream, text=True, cwd=root, check=True)
+    run("git", "reset", "-q", "--hard", cwd=root)
+    run(*SOUP, "checkout", cwd=root)
+
+
 def commit_with(root: Path, files: dict[str, str]) -> str:
     """A commit on top of HEAD with other contents of `files`, made beside the index."""
     env = {**ENV, "GIT_INDEX_FILE": str(root / ".git" / "bench-index")}
@@ -135,22 +174,37 @@ ROWS = (
     ("git soup status", "dvc status"),
     ("git soup lock check", "git status"),
     ("git soup lock check", "dvc status"),
+    ("git soup log", "git log"),
+    ("git soup log --graph", "git log"),
+    ("git soup blame", "git blame"),
+    ("git soup gc", "git log"),
+    ("git diff, table known", "git diff, lines"),
     ("pre-commit hook", "bare python"),
     ("post-checkout hook", "bare python"),
+    ("diff driver", "bare python"),
+    ("merge driver", "bare python"),
 )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--adapters", type=int, default=500)
+    parser.add_argument("--commits", type=int, default=5000)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="soup-bench-") as name:
         root = Path(name)
         make_repository(root, options.adapters)
+        make_history(root, options.adapters, options.commits)
         head = run("git", "rev-parse", "HEAD", cwd=root).strip()
         hook = [PYTHON, "-P", "-m"]
         form = "%(refname) %(objectname) %(contents:trailers:key=Soup-Config,valueonly)"
+        one = "adapters/a000/adapter.manifest"
+        before = run("git", "rev-list", "--max-count=1", "--skip=1", "HEAD", "--", one, cwd=root)
+        sides = [before.strip(), head, "--", one]
+        drivers = {"diff driver": [*hook, "soup_git.hooks.diff_driver", one]}
+        if importlib.util.find_spec("soup_git.hooks.merge_driver"):
+            drivers["merge driver"] = [*hook, "soup_git.hooks.merge_driver"]
         times = measure(
             {
                 "bare python": [PYTHON, "-c", ""],
@@ -161,19 +215,29 @@ def main() -> None:
                 "git soup lock check": [*SOUP, "lock", "check"],
                 "pre-commit hook": [*hook, "soup_git.hooks.pre_commit"],
                 "post-checkout hook": [*hook, "soup_git.hooks.post_checkout", head, head, "1"],
+                **drivers,
+                "git log": ["git", "log", "--format=%h", "--", "*adapter.manifest"],
+                "git soup log": [*SOUP, "log"],
+                "git soup log --graph": [*SOUP, "log", "--graph"],
+                "git blame": ["git", "blame", one],
+                "git soup blame": [*SOUP, "blame", "adapters/a000"],
+                "git soup gc": [*SOUP, "gc"],
+                "git diff, lines": ["git", "diff", "--no-ext-diff", *sides],
+                "git diff, table known": ["git", "diff", *sides],
                 "dvc status": [PYTHON, "-m", "dvc", "status", "-q"],
             },
             root,
             options.rounds,
         )
     print(
-        f"{options.adapters} adapters, {options.adapters} branches; medians of {options.rounds} rounds\n"
+        f"{options.adapters} adapters, {options.adapters} branches, {options.commits} commits;"
+        f" medians of {options.rounds} rounds\n"
     )
     print("| command | wall s | CPU s |\n|---|--:|--:|")
     for label, (wall, cpu) in times.items():
         print(f"| {label} | {wall:.3f} | {cpu:.3f} |")
     print("\n| command | beside | ratio (wall) |\n|---|---|--:|")
-    for ours, theirs in ROWS:
+    for ours, theirs in (row for row in ROWS if row[0] in times):
         print(f"| {ours} | {theirs} | {times[ours][0] / times[theirs][0]:.2f} |")
 
 

@@ -228,10 +228,14 @@ FAST = {
     "soup_git.__main__",
     "soup_git.cli",
     "soup_git.commands.branches",
+    "soup_git.commands.diff_driver",
     "soup_git.commands.follow",
+    "soup_git.commands.gc",
     "soup_git.commands.lock",
+    "soup_git.commands.log",
     "soup_git.commands.precommit",
     "soup_git.commands.status",
+    "soup_git.commands.tag",
     "soup_git.render",
     "soup_git.storage.workspace",
 }
@@ -423,6 +427,8 @@ def pinned(pinned_once: Path, in_tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ["status"],
         ["lock", "check"],
         ["lock", "check", "--staged"],
+        ["log", "--graph"],
+        ["tag"],
         ["status", "--format", "json"],  # an option with a value: newer typers load pydantic for it
     ],
 )

@@ -63,6 +63,27 @@ def test_the_tour_is_what_happens(before_the_tour: Path) -> None:
             assert matches(expected, done.stdout), f"$ {command}\n{done.stdout}"
 
 
+@pytest.fixture
+def before_the_history(in_tmp_path: Path, git: Run, make_adapter: Callable[..., Path]) -> Path:
+    git("init", "--quiet", "--initial-branch=main")
+    git("soup", "init")
+    for seed, subject in ((1, "Track the support adapter"), (2, "Retrain")):
+        make_adapter("adapters/support", seed=seed)
+        git("soup", "add", "adapters/support")
+        git("commit", "--quiet", "-m", subject)
+    return in_tmp_path
+
+
+def test_the_history_page_is_what_happens(before_the_history: Path) -> None:
+    for command, expected, code in steps((DOCS / "history.md").read_text()):
+        done = subprocess.run(
+            shlex.split(command), cwd=before_the_history,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        assert done.returncode == code, f"$ {command}\n{done.stdout}"
+        assert matches(expected, done.stdout), f"$ {command}\n{done.stdout}"
+
+
 def test_a_wrong_line_would_be_noticed() -> None:
     assert matches(["a …", "…", "z"], "a 1\nb\nc\nz\n")
     assert not matches(["a"], "b\n")

@@ -321,7 +321,9 @@ def _groups(found: Sequence[_Found], everything: Sequence[str]) -> list[BlameGro
     for number, of_commit in enumerate(by_commit.values(), start=1):
         patterns = grouped(of_commit, everything)
         is_rest = number == len(by_commit) > 1 and len(found) == len(everything)
-        if is_rest and len(patterns) > 1:
+        if len(of_commit) == len(everything):
+            patterns = [("every module", list(of_commit))]
+        elif is_rest and len(patterns) > 1:
             patterns = [("everything else", list(of_commit))]
         rest = patterns[_ROWS_OF_A_COMMIT:]
         if len(rest) > 1:

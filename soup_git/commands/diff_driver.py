@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING
 
 import soup_git
 from soup_git.core.digests import sha256_hex
-from soup_git.core.header import config_data
-from soup_git.core.manifest import Manifest, parse_manifest
+from soup_git.core.manifest import Manifest, config_bytes, parse_manifest
 from soup_git.core.text import printable
 from soup_git.errors import FatalError
 from soup_git.storage.files import bytes_of, write_atomically
@@ -204,7 +203,13 @@ def _adapter(workspace: Workspace, side: Side, manifest: Manifest) -> Adapter:
     from soup_git.core.adapter import parse_adapter_config
     from soup_git.storage.resolver import Adapter
 
-    data = config_data(manifest, side.path)
+    if manifest.get("peft") != "lora":
+        # LoHa's and AdaLoRA's alpha are in their config alone, and git does not show us that.
+        raise FatalError(
+            f"a header does not say all of what {manifest.get('peft')} weights mean, so there is no"
+            " drift table; git soup diff REV REV reads adapter_config.json too"
+        )
+    data = config_bytes(manifest.header)
     weights = workspace.local_weights(manifest.weights_md5, side.folder)
     if weights is None:
         raise FatalError(
