@@ -24,8 +24,8 @@ from soup_git.core.manifest import (
 from soup_git.errors import ExitCode, FatalError
 from soup_git.render.report import Table
 from soup_git.storage.dvcrepo import POINTER_SUFFIX, Output, parse_dvc_lock, parse_pointer
-from soup_git.storage.versions import versions
 from soup_git.storage.snapshot import DVC_LOCK
+from soup_git.storage.versions import versions
 from soup_git.storage.weights import fingerprint
 from soup_git.storage.workspace import Workspace
 

@@ -24,8 +24,8 @@ from soup_git.storage.exchange import (
     renamed,
 )
 from soup_git.storage.gitrepo import RefUpdate
-from soup_git.storage.versions import named_objects
 from soup_git.storage.notes import merge_notes
+from soup_git.storage.versions import named_objects
 from soup_git.storage.workspace import Workspace
 
 _ATTEMPTS = 5

@@ -20,8 +20,8 @@ from soup_git.storage.exchange import (
     renamed,
 )
 from soup_git.storage.gitrepo import PushedRef
-from soup_git.storage.versions import Named, named_objects
 from soup_git.storage.notes import NOTES, merge_notes
+from soup_git.storage.versions import Named, named_objects
 from soup_git.storage.workspace import Workspace
 
 _ATTEMPTS = 8
