@@ -42,9 +42,10 @@ Several weights are applied as given and default to 1/N each.
 Without -o the arguments are revisions, and the result is a merge commit into the current
 branch with all of them as parents, as git merge makes it. A module that one side changed
 is taken from that side, byte for byte; what several changed is combined from the merge
-base: base + Σ w·(side − base), linear with w = 1 unless --strategy and --weights, or git
-config soup.merge.strategy and soup.merge.weights, say otherwise (`mean` weighs by 1/N).
-The rank stays the one that adapter_config.json says."""
+base: base + Σ w·(side − base), linear with w = 1/N unless --strategy and --weights, or
+git config soup.merge.strategy and soup.merge.weights, say otherwise. Of all strategies on
+adapters that were really trained, the mean lost least of what each side and the base knew
+(docs/merging.md has the table). The rank stays the one that adapter_config.json says."""
 
 
 @app.command()

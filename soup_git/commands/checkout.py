@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from soup_git.commands.fetching import fetch_missing
 from soup_git.core.digests import sha256_hex
 from soup_git.core.lock import LOCK, Lock
 from soup_git.core.manifest import CONFIG, MANIFEST, WEIGHTS, agrees
@@ -59,7 +60,7 @@ def checkout(workspace: Workspace, name: str, *, force: bool) -> None:
     if plan.local_changes:
         raise local_changes_error(plan.local_changes)
     keep(workspace, plan)
-    damaged = _fetch_missing(workspace, plan.restore)
+    damaged = _fetched(workspace, plan.restore)
     damaged += _object_mismatches(workspace, plan.restore)
     mismatches = [*_text_mismatches(workspace, snapshot), *_tensor_mismatches(workspace, snapshot)]
     # Bytes that are not what they claim are not restored by force either.
@@ -100,7 +101,7 @@ def repair(workspace: Workspace, *, force: bool) -> None:
     if plan.local_changes:
         raise local_changes_error(plan.local_changes)
     keep(workspace, plan)
-    damaged = _fetch_missing(workspace, plan.restore)
+    damaged = _fetched(workspace, plan.restore)
     damaged += _object_mismatches(workspace, plan.restore)
     if damaged:
         raise _refusal("", [], damaged)
@@ -122,7 +123,7 @@ def complete_work_tree(workspace: Workspace) -> int:
     plan = plan_restore(workspace, workspace.work_tree.outputs, {})
     keep(workspace, plan)
     away = sum(not workspace.dvc.has(output.md5) for output in plan.restore)
-    damaged = _fetch_missing(workspace, plan.restore)
+    damaged = _fetched(workspace, plan.restore)
     damaged += _object_mismatches(workspace, plan.restore)
     if damaged:
         raise _refusal("", [], damaged)
@@ -373,25 +374,19 @@ def _notes(workspace: Workspace, snapshot: Snapshot) -> None:
 # -- the work tree --------------------------------------------------------------------------
 
 
-def _fetch_missing(workspace: Workspace, outputs: Iterable[Output]) -> list[Mismatch]:
-    """Get what the cache lacks; bytes that are not what their digest says are dropped again."""
-    dvc = workspace.dvc
-    missing = [output for output in outputs if not dvc.has(output.md5)]
-    if not missing or not dvc.default_remote:
-        return []
-    say(f"fetching {len(missing)} objects from the DVC remote {dvc.default_remote}")
-    try:
-        workspace.dvc_remote.fetch([output.md5 for output in missing])
-    except FatalError as error:
-        # What is still missing afterwards is named with its path, which says more.
-        say(f"warning: {error}")
-    found = []
-    for output in missing:
-        for md5 in workspace.damaged_objects(output.md5):
-            dvc.object_path(md5).unlink()
-            what = f"md5:{md5} pinned, other bytes in the DVC remote {dvc.default_remote}"
-            found.append(Mismatch(_kind(output.path), output.path, what))
-    return found
+def _fetched(workspace: Workspace, outputs: Iterable[Output]) -> list[Mismatch]:
+    """Get what the cache lacks; what the remote has with other bytes."""
+    outputs = list(outputs)
+    found = fetch_missing(workspace, [output.md5 for output in outputs])
+    return [
+        Mismatch(
+            _kind(output.path),
+            output.path,
+            f"md5:{md5} pinned, other bytes in the DVC remote {workspace.dvc.default_remote}",
+        )
+        for output in outputs
+        for md5 in found.damaged.get(output.md5, [])
+    ]
 
 
 @dataclass(frozen=True)

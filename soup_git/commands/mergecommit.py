@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from soup_git.commands.checkout import follow, repair
+from soup_git.commands.fetching import fetch_missing
 from soup_git.commands.follow import say_merged
 from soup_git.commands.mergedriver import Names, Texts, merge_file
 from soup_git.core.dvcyaml import freeze_stage
@@ -133,7 +134,9 @@ def _merge_all(
     if parents == [head]:
         say("Already up to date.")
         return 0
-    octopus = _Octopus(workspace, Merger(workspace, how), parents, [names[p] for p in parents])
+    octopus = _Octopus(
+        workspace, Merger(workspace, fetch_missing, how), parents, [names[p] for p in parents]
+    )
     tree = octopus.tree()
     message = request.message or _message(request.revisions)
     commit = parents[0] if len(parents) == 1 else git.write_commit(tree, parents, message + "\n")

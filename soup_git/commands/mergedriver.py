@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from soup_git.commands.fetching import fetch_missing
 from soup_git.core.lock import LOCK, parse_lock
 from soup_git.core.manifest import CONFLICT_NOTE, MANIFEST, parse_manifest
 from soup_git.core.text import printable
@@ -48,7 +49,9 @@ def drive(origin: Path, ours: Path, theirs: Path, path: str) -> int:
     texts = Texts(path, origin.read_bytes(), [ours.read_bytes(), theirs.read_bytes()])
     workspace = Workspace.open()
     try:
-        merged = merge_file(workspace, Merger(workspace), texts, lambda: _names(workspace))
+        merged = merge_file(
+            workspace, Merger(workspace, fetch_missing), texts, lambda: _names(workspace)
+        )
     except FatalError as error:
         ours.write_bytes(_marked(workspace, texts, error))
         say(f"  conflict in {path}: {error}")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from soup_git.commands.checkout import complete_work_tree, follow
+from soup_git.commands.fetching import Fetched, fetch_missing
 from soup_git.core.text import printable
 from soup_git.errors import ExitCode, FatalError
 from soup_git.render.report import Table, say
@@ -191,7 +192,8 @@ def _objects(workspace: Workspace, old: str | None, upstream: str | None) -> int
         for commit in wanted
         for output in workspace.at(commit).outputs.values()
     }
-    fetched, missing = _fetch(workspace, named)
+    found = _fetch(workspace, named)
+    missing = found.missing
     if missing:
         listed = "".join(f"\n  md5:{md5}  {named[md5]}" for md5 in missing[:_SHOWN])
         more = f"\n  … {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
@@ -200,26 +202,14 @@ def _objects(workspace: Workspace, old: str | None, upstream: str | None) -> int
             f" in the DVC remote:{listed}{more}",
             hint="git soup push in the clone that has them; git pull takes the commits alone",
         )
-    return fetched
+    return found.came
 
 
-def _fetch(workspace: Workspace, md5s: Iterable[str]) -> tuple[int, list[str]]:
-    """(how many came, which are still not here); bytes that are not what they claim are dropped."""
-    missing = [md5 for md5 in sorted(md5s) if not workspace.dvc.has(md5)]
-    if not missing or workspace.dvc_remote.name is None:
-        return 0, missing
-    say(f"fetching {len(missing)} objects from the DVC remote {workspace.dvc_remote.name}")
-    try:
-        workspace.dvc_remote.fetch(missing)
-    except FatalError as error:
-        say(f"warning: {error}")
-    for md5 in missing:
-        for bad in workspace.damaged_objects(md5):
-            say(f"warning: md5:{bad} has other bytes in the DVC remote, and was not taken")
-            workspace.dvc.object_path(bad).unlink()
-    still = [md5 for md5 in missing if not workspace.dvc.has(md5)]
-    workspace.dvc_remote.remember(set(missing).difference(still))
-    return len(missing) - len(still), still
+def _fetch(workspace: Workspace, md5s: Iterable[str]) -> Fetched:
+    found = fetch_missing(workspace, md5s)
+    for bad in {bad for objects in found.damaged.values() for bad in objects}:
+        say(f"warning: md5:{bad} has other bytes in the DVC remote, and was not taken")
+    return found
 
 
 def _move(
@@ -274,7 +264,7 @@ def _every_object(workspace: Workspace) -> int:
     """What all branches and runs name, for a clone that goes offline."""
     tips = workspace.git.refs("refs/heads", "refs/soup", "refs/tags").values()
     named, _ = named_objects(workspace.git, tips)
-    fetched, missing = _fetch(workspace, named)
-    for md5 in missing:
+    found = _fetch(workspace, named)
+    for md5 in found.missing:
         say(f"warning: md5:{md5} ({named[md5].where}) is neither here nor in the DVC remote")
-    return fetched
+    return found.came

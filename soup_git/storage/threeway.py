@@ -8,7 +8,7 @@ driver of a merge computes nothing. numpy is loaded where there are weights to w
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -55,8 +55,15 @@ class Merged:
 class Merger:
     """Three-way merges of this workspace's adapters, as `git config soup.merge.*` says."""
 
-    def __init__(self, workspace: Workspace, how: Combination | None = None) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        fetch: Callable[[Workspace, list[str]], object],
+        how: Combination | None = None,
+    ) -> None:
+        """`fetch` may bring objects into the cache before weights are computed from them."""
         self._workspace = workspace
+        self._fetch = fetch
         self._how = how
 
     @cached_property
@@ -146,6 +153,7 @@ class Merger:
         from soup_git.storage.combining import settings_of, write_combined
 
         workspace = self._workspace
+        self._fetch(workspace, [m.weights_md5 for m in (origin, *(side for side, _ in weighted))])
         place = workspace.git.common_dir / "soup"
         place.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="merge-", dir=place) as folder:

@@ -99,7 +99,8 @@ def test_several_revisions_are_one_commit_of_all(three, git, soup):
     assert "identical" in soup("verify").stdout
     base, *versions = found
     for module, value in updates(ADAPTER).items():
-        exact = base[module] + sum(v[module] - base[module] for v in versions)
+        steps = [v[module] - base[module] for v in versions if (v[module] != base[module]).any()]
+        exact = base[module] + sum(steps) / max(1, len(steps))
         wanted = best_of_rank(exact, 8)
         assert abs(value - wanted).max() < 1e-5 * abs(wanted).max()
     assert "Already up to date" in soup("merge", "politer", "third").stderr

@@ -260,7 +260,8 @@ def test_a_header_holds_the_config_that_the_arithmetic_needs(config) -> None:
 
 
 def test_weights_are_of_the_sides() -> None:
-    assert Combination().of_sides(3) == [1.0, 1.0, 1.0]
+    assert Combination().of_sides(3) == [None, None, None]
+    assert Combination(weights="1").of_sides(3) == [1.0, 1.0, 1.0]
     assert Combination(weights="0.5").of_sides(2) == [0.5, 0.5]
     assert Combination(weights="0.7,0.3").of_sides(2) == [0.7, 0.3]
     assert Combination(weights="mean").of_sides(2) == [None, None]
