@@ -19,7 +19,8 @@ from soup_git.errors import FatalError
 from soup_git.render.report import Table
 from soup_git.storage.dvcrepo import POINTER_SUFFIX
 from soup_git.storage.gitrepo import GitRepo
-from soup_git.storage.history import (
+from soup_git.storage.notes import read_notes
+from soup_git.storage.pathhistory import (
     MANIFESTS,
     CommitFacts,
     DrawnLine,
@@ -28,7 +29,6 @@ from soup_git.storage.history import (
     former_names,
     path_history,
 )
-from soup_git.storage.notes import read_notes
 from soup_git.storage.resolver import locate, reading_of
 from soup_git.storage.runs import RUNS
 from soup_git.storage.snapshot import inside_folder
