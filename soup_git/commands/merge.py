@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from soup_git.core.adapter import parse_adapter_config
+from soup_git.core.expression import coefficients
 from soup_git.core.manifest import CONFIG, MANIFEST, WEIGHTS, Manifest, make_manifest
 from soup_git.errors import ExitCode, FatalError
 from soup_git.render.report import Table, size
@@ -252,8 +253,6 @@ def _from_list(text: str, count: int) -> list[float]:
 
 
 def _from_expression(request: MergeRequest) -> list[float]:
-    from soup_git.arithmetic.expression import coefficients
-
     names = "abcdefghijklmnop"[: len(request.specs)]
     hint = "the adapters are a, b, c … in the order they are named: --expr 'a + 0.5*b - c'"
     if request.weights is not None or request.strategy not in {"linear", "svd"}:

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from soup_git.arithmetic.elementwise import Elementwise, Settings, keep_largest, merge_rows
-from soup_git.arithmetic.expression import coefficients
 from soup_git.arithmetic.factors import Update
 from soup_git.arithmetic.floats import Stored
 from soup_git.arithmetic.lowrank import randomized
@@ -280,25 +279,3 @@ def test_a_randomised_svd_reports_its_own_error():
     error = np.linalg.norm(found.left.astype(np.float64) @ found.right - matrix)
     assert found.residual == pytest.approx(error, rel=1e-3)
     assert error < 1.001 * truncated(matrix.astype(np.float64), 6)[1]
-
-
-@pytest.mark.parametrize(
-    ("text", "wanted"),
-    [
-        ("a", {"a": 1}),
-        ("a + 0.5*b - c", {"a": 1, "b": 0.5, "c": -1}),
-        ("2*(a - b)/4 + b*1e-1", {"a": 0.5, "b": -0.4}),
-        ("-a + +b", {"a": -1, "b": 1}),
-        ("a - a + b", {"a": 0, "b": 1}),
-    ],
-)
-def test_expressions_are_linear_combinations(text, wanted):
-    assert coefficients(text) == pytest.approx(wanted)
-
-
-@pytest.mark.parametrize(
-    "text", ["", "a +", "a*b", "a + 1", "(a", "a)", "a / b", "a / 0", "a b", "a; b", "__import__('os')", "a"*2000 + "+"]
-)  # fmt: skip
-def test_what_is_no_linear_expression_is_refused(text):
-    with pytest.raises(ValueError, match=r"\w"):
-        coefficients(text)
