@@ -159,6 +159,7 @@ def impure_arithmetic(sources: list[Source]) -> list[str]:
         if item.name.split(".")[0] not in {*_PURE, "numpy"}
         and not _is_of(item.name, "soup_git.arithmetic")
         and not (item.name == "os" and _only_sets_numpy_up(source))
+        and item.name != "threading.local"  # memory of one thread: no thread is started or met
     ]
 
 

@@ -8,36 +8,44 @@ versions of one adapter, an adapter twice, zero rows) from Householder QR instea
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from soup_git.arithmetic.factors import Update, tall_blocks
+from soup_git.arithmetic.factors import Update
 from soup_git.arithmetic.floats import Array, Stored
+from soup_git.arithmetic.scratch import scratch
 
 # Smallest pivot, columns scaled to length 1, for which Cholesky's Q is orthonormal to 1e-8.
 _MIN_PIVOT = 1e-4
 # Directions whose σ is below this share of the largest are rounding, not part of a basis.
 _NOISE = 1e-7
 _OVERSAMPLING, _POWER_ITERATIONS = 8, 2
+# A block of stacked factors, in float32 and in float64, stays in a core's second-level cache.
+_BLOCK_VALUES = 1 << 16
+# By how much terms may exceed their sum where products are float32: beyond, the error nears 1e-6.
+_MAX_CANCELLATION = 4.0
+
+Blocks = Iterator[tuple[int, Array]]
+"""(number of the first entry, entries in row-major order); a block is valid until the next."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """Stacked columns = Q·core, QᵀQ = I; `lift` maps q×k coordinates X to Q·X (n×k)."""
+    """Stacked columns = Q·core, QᵀQ = I; `lift` maps q×k coordinates X to Q·X.
+
+    Of a frame of wide matrices `lift` gives the transpose, (Q·X)ᵀ.
+    """
 
     core: Array
-    lift: Callable[[Array], Array]
+    lift: Callable[[Array], Blocks]
 
 
 def frame(parts: Sequence[Stored], work: Any, *, wide: bool = False) -> Frame:
-    """The frame of matrices side by side (`wide`: of their transposes)."""
-    widths = [stored.shape[0 if wide else 1] for stored in parts]
-    total = np.zeros((sum(widths), sum(widths)))
-    for block in _stacked(parts, widths, wide=wide):
-        total += block.T @ block
+    """The frame of matrices side by side; of wide ones on top of each other, transposed."""
+    total = _gram(parts, work, wide=wide)
     length = np.sqrt(np.diagonal(total))
     if length.size and length.min() > 0:
         try:
@@ -46,42 +54,140 @@ def frame(parts: Sequence[Stored], work: Any, *, wide: bool = False) -> Frame:
             root = np.zeros((1, 1))
         if np.diagonal(root).min() > _MIN_PIVOT:
 
-            def lift(coordinates: Array) -> Array:
+            def lift(coordinates: Array) -> Blocks:
                 columns = np.linalg.solve(root.T, coordinates) / length[:, None]
-                blocks = _stacked(parts, widths, wide=wide)
-                return np.concatenate([(block @ columns).astype(work) for block in blocks])
+                kind = work if _is_tame(columns, length, coordinates) else np.float64
+                return _products(parts, columns.astype(kind), work, wide=wide)
 
             return Frame(root.T * length, lift)
-    stacked = np.concatenate([block.copy() for block in _stacked(parts, widths, wide=wide)])
-    basis, triangle = np.linalg.qr(stacked)
-    return Frame(triangle, lambda coordinates: np.asarray((basis @ coordinates).astype(work)))
+    basis, triangle = np.linalg.qr(
+        np.concatenate([p.read(work=np.float64).T if wide else p.read(work=np.float64) for p in parts], axis=1)
+    )  # fmt: skip
+
+    def lift_orthonormal(coordinates: Array) -> Blocks:
+        product = (basis @ coordinates).astype(work)
+        yield 0, np.ascontiguousarray(product.T) if wide else product
+
+    return Frame(triangle, lift_orthonormal)
 
 
-def _stacked(parts: Sequence[Stored], widths: Sequence[int], *, wide: bool) -> Any:
-    """Blocks of rows of [parts…] side by side, float64; each valid until the next."""
-    width = max(sum(widths), 1)
-    buffer = np.empty((0, width))
-    for row in zip(*[tall_blocks(p, width, np.float64, wide=wide) for p in parts], strict=True):
-        if len(buffer) < len(row[0]):
-            buffer = np.empty((len(row[0]), width))
-        at = 0
-        for block in row:
-            buffer[: len(block), at : at + block.shape[1]] = block
-            at += block.shape[1]
-        yield buffer[: len(row[0])]
+def _is_tame(columns: Array, length: Array, coordinates: Array) -> bool:
+    """Whether float32 can form stack·columns: its terms are not much larger than their sum.
+
+    Row by row the terms of column j have the square Σᵢ lengthᵢ²·columnsᵢⱼ², their sum that of
+    coordinates' column j. A column counts by its share of a product with one of equal norms.
+    """
+    sums = np.square(coordinates).sum(axis=0)
+    terms = np.square(length[:, None] * columns).sum(axis=0)
+    return float(terms @ sums) <= _MAX_CANCELLATION**2 * float(sums @ sums)
+
+
+def _gram(parts: Sequence[Stored], work: Any, *, wide: bool) -> Array:
+    """Gram matrix of the stacked columns (rows, where `wide`), in float64.
+
+    float32 would be twice as fast, but a best rank-k matrix magnifies its error by the
+    inverse of the gap between σ_k and σ_k+1, and no promise could be made.
+    """
+    size = sum(part.shape[0 if wide else 1] for part in parts)
+    total = np.zeros((size, size))
+    for _, block in _stacked(parts, work, wide=wide):
+        exact = block
+        if block.dtype != np.float64:
+            exact = scratch("exact", block.shape, np.float64)
+            np.copyto(exact, block)
+        total += exact @ exact.T if wide else exact.T @ exact
+    return total
+
+
+def _products(parts: Sequence[Stored], columns: Array, work: Any, *, wide: bool) -> Blocks:
+    """stack·columns a block of rows at a time; where `wide`, columnsᵀ·stack at once."""
+    count = columns.shape[1]
+    length = parts[0].shape[1 if wide else 0]
+    whole = scratch("lifted", (count, length), work) if wide else None
+    for rows, block in _stacked(parts, columns.dtype.type, wide=wide):
+        if whole is not None:
+            np.matmul(columns.T, block, out=whole[:, rows], casting="same_kind")
+        else:
+            out = scratch("lifted", (len(block), count), work)
+            yield rows.start * count, np.matmul(block, columns, out=out, casting="same_kind")
+    if whole is not None:
+        yield 0, whole
+
+
+def _stacked(parts: Sequence[Stored], work: Any, *, wide: bool) -> Iterator[tuple[slice, Array]]:
+    """Blocks of rows of the parts side by side; of columns of wide parts on top of each other."""
+    widths = [part.shape[0 if wide else 1] for part in parts]
+    length, width = parts[0].shape[1 if wide else 0], sum(widths)
+    step = max(256, _BLOCK_VALUES // max(width, 1))
+    for start in range(0, length, step):
+        rows = slice(start, min(start + step, length))
+        count, at = rows.stop - start, 0
+        out = scratch("stacked", (width, count) if wide else (count, width), work)
+        for part, size in zip(parts, widths, strict=True):
+            own = scratch("read", (size * count,), work)
+            values = part.read((slice(None), rows) if wide else rows, work, own)
+            if wide:
+                out[at : at + size] = values
+            else:
+                _place(values, out[:, at : at + size])
+            at += size
+        yield rows, out
+
+
+def _place(values: Array, columns: Array) -> None:
+    """Copy a matrix into columns of a wider one, a row as one item: five times the speed."""
+    if values.flags.c_contiguous and values.size:
+        row = np.dtype((np.void, values.shape[1] * values.dtype.itemsize))
+        values, columns = values.view(row), columns.view(row)
+    columns[...] = values
 
 
 @dataclass(frozen=True)
 class LowRank:
-    """left·right ≈ a matrix M; `norm` is ‖M‖, `residual` ‖M − left·right‖."""
+    """left·right ≈ a matrix M; `norm` is ‖M‖, `residual` ‖M − left·right‖.
 
-    left: Array
-    right: Array
+    The factors are computed as they are read, block by block.
+    """
+
+    shape: tuple[int, int]
+    rank: int
+    left_blocks: Callable[[], Blocks]
+    right_blocks: Callable[[], Blocks]
     norm: float
     residual: float
 
+    @property
+    def left(self) -> Array:
+        """d_out×rank"""
+        return _collected(self.left_blocks(), (self.shape[0], self.rank))
 
-def best(left: Frame, middle: Array, right: Frame, rank: int) -> LowRank:
+    @property
+    def right(self) -> Array:
+        """rank×d_in"""
+        return _collected(self.right_blocks(), (self.rank, self.shape[1]))
+
+
+def _collected(blocks: Blocks, shape: tuple[int, int]) -> Array:
+    out = None
+    for start, values in blocks:
+        out = np.empty(math.prod(shape), values.dtype) if out is None else out
+        out[start : start + values.size] = values.reshape(-1)
+    return np.empty(shape) if out is None else out.reshape(shape)
+
+
+def whole(left: Array, right: Array, norm: float, residual: float) -> LowRank:
+    """Factors that are there: d_out×k and k×d_in."""
+    return LowRank(
+        (left.shape[0], right.shape[1]),
+        right.shape[0],
+        lambda: iter([(0, left)]),
+        lambda: iter([(0, right)]),
+        norm,
+        residual,
+    )
+
+
+def best(left: Frame, middle: Array, right: Frame, rank: int, shape: tuple[int, int]) -> LowRank:
     """The best rank-`rank` approximation of Q_L·middle·Q_Rᵀ (Eckart & Young 1936).
 
     One symmetric eigenproblem: with middle·middleᵀ = U·S²·Uᵀ the factors are Q_L·U_k·S^½ and
@@ -94,10 +200,15 @@ def best(left: Frame, middle: Array, right: Frame, rank: int) -> LowRank:
     )
     u = vectors[:, ::-1][:, :kept]
     half = np.power(squares[:kept], 0.25)
-    tall, wide = left.lift(u * half), right.lift(((u / half).T @ middle).T)
-    residual = math.sqrt(float(squares[kept:].sum()))
-    norm = math.sqrt(float(squares.sum()))
-    return LowRank(_padded(tall, rank), np.ascontiguousarray(_padded(wide, rank).T), norm, residual)
+    tall, wide = _padded(u * half, rank), _padded(((u / half).T @ middle).T, rank)
+    return LowRank(
+        shape,
+        rank,
+        lambda: left.lift(tall),
+        lambda: right.lift(wide),
+        norm=math.sqrt(float(squares.sum())),
+        residual=math.sqrt(float(squares[kept:].sum())),
+    )
 
 
 def _padded(columns: Array, rank: int) -> Array:
@@ -117,6 +228,7 @@ class Shared:
     Core Space, arXiv 2509.17786).
     """
 
+    shape: tuple[int, int]
     left: Frame
     right: Frame
     cores: tuple[Array, ...]
@@ -130,7 +242,7 @@ class Shared:
         return [self.u.T @ core @ self.v for core in self.cores]
 
     def best(self, coordinates: Array, rank: int) -> LowRank:
-        return best(self.left, self.u @ coordinates @ self.v.T, self.right, rank)
+        return best(self.left, self.u @ coordinates @ self.v.T, self.right, rank, self.shape)
 
 
 def shared(updates: Sequence[Update], work: Any) -> Shared:
@@ -144,7 +256,7 @@ def shared(updates: Sequence[Update], work: Any) -> Shared:
         at += update.rank
     u, sigma = _directions(sum(core @ core.T for core in cores))
     v, _ = _directions(sum(core.T @ core for core in cores))
-    return Shared(left, right, tuple(cores), u, v, sigma)
+    return Shared(updates[0].shape, left, right, tuple(cores), u, v, sigma)
 
 
 def _directions(gram: Any) -> tuple[Array, Array]:
@@ -163,7 +275,8 @@ def weighted_sum(
     scales = np.repeat(
         [w * u.scale for u, w in zip(updates, weights, strict=True)], [u.rank for u in updates]
     )
-    return best(left, (left.core * scales) @ right.core.T, right, rank)
+    middle = (left.core * scales) @ right.core.T
+    return best(left, middle, right, rank, updates[0].shape)
 
 
 def randomized(matrix: Array, rank: int, seed: int = 0) -> LowRank:
@@ -184,7 +297,7 @@ def randomized(matrix: Array, rank: int, seed: int = 0) -> LowRank:
     flat = matrix.reshape(-1)
     norm2 = sum(float(np.dot(part, part)) for part in np.array_split(flat, max(1, flat.size >> 22)))
     residual = math.sqrt(max(norm2 - float(np.square(s[:kept], dtype=np.float64).sum()), 0.0))
-    return LowRank(
+    return whole(
         _padded((basis @ u[:, :kept]) * half, rank),
         np.ascontiguousarray(_padded((half[:, None] * vt[:kept]).T, rank).T),
         math.sqrt(norm2),

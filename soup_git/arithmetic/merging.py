@@ -12,7 +12,16 @@ import numpy as np
 from soup_git.arithmetic.elementwise import Coordinates, Elementwise, Settings, keep_all, merge_rows
 from soup_git.arithmetic.factors import Update
 from soup_git.arithmetic.floats import Array, Stored
-from soup_git.arithmetic.lowrank import LowRank, best, frame, randomized, shared, weighted_sum
+from soup_git.arithmetic.lowrank import (
+    Blocks,
+    LowRank,
+    Shared,
+    best,
+    frame,
+    randomized,
+    shared,
+    weighted_sum,
+)
 from soup_git.arithmetic.strategies import Core, Linear, Strategy
 
 SPACES = ("shared", "delta", "factors")
@@ -70,13 +79,18 @@ def _in_shared(task: Task, method: Elementwise, settings: Settings) -> LowRank:
 def _in_columns(task: Task, method: Elementwise, settings: Settings) -> LowRank:
     """KnOTS: [ΔW_1 … ΔW_N] = U·Σ·[V_1 … V_N]; the method acts on the V_i (q×d_in)."""
     basis = shared(task.updates, task.work)
-    aligned = [
-        _Matrix(_kept(basis.right.lift((basis.u.T @ core).T / basis.sigma).T))
-        for core in basis.cores
-    ]
+    aligned = [_Matrix(_kept(_aligned(basis, core))) for core in basis.cores]
     merged = _collect(task, method, aligned, settings, "", task.weights, task.work)
     right = frame([_kept(merged)], task.work, wide=True)
-    return best(basis.left, (basis.u * basis.sigma) @ right.core.T, right, task.rank)
+    middle = (basis.u * basis.sigma) @ right.core.T
+    return best(basis.left, middle, right, task.rank, basis.shape)
+
+
+def _aligned(basis: Shared, core: Array) -> Array:
+    """V_i, q×d_in."""
+    coordinates = (basis.u.T @ core).T / basis.sigma
+    ((_, found),) = basis.right.lift(coordinates)
+    return found.copy()
 
 
 def _in_factors(task: Task, method: Elementwise, settings: Settings) -> LowRank:
@@ -95,9 +109,14 @@ def _in_factors(task: Task, method: Elementwise, settings: Settings) -> LowRank:
         [_Matrix(u.left) for u in task.updates],
         [_Matrix(u.right) for u in task.updates],
     )
-    left = _collect(task, method, lefts, peft, ".lora_B", roots, task.work)
-    right = _collect(task, method, rights, peft, ".lora_A", signed, task.work)
-    return LowRank(left, right, float("nan"), 0.0)
+    return LowRank(
+        task.updates[0].shape,
+        task.updates[0].rank,
+        lambda: _blocks(task, method, lefts, peft, ".lora_B", roots, task.work),
+        lambda: _blocks(task, method, rights, peft, ".lora_A", signed, task.work),
+        norm=float("nan"),
+        residual=0.0,
+    )
 
 
 def _in_delta(task: Task, method: Elementwise, settings: Settings) -> LowRank:
@@ -117,10 +136,23 @@ def _collect(
     work: Any,
 ) -> Array:
     out = np.empty(coordinates[0].shape, work)
-    keys = _keys(task, settings, part)
-    for start, rows in merge_rows(method, coordinates, weights, keys, settings, work):
-        out[start : start + len(rows)] = rows
+    for start, rows in _blocks(task, method, coordinates, settings, part, weights, work):
+        out.reshape(-1)[start : start + rows.size] = rows.reshape(-1)
     return out
+
+
+def _blocks(
+    task: Task,
+    method: Elementwise,
+    coordinates: Sequence[Coordinates],
+    settings: Settings,
+    part: str,
+    weights: Sequence[float],
+    work: Any,
+) -> Blocks:
+    keys, width = _keys(task, settings, part), coordinates[0].shape[1]
+    for start, rows in merge_rows(method, coordinates, weights, keys, settings, work):
+        yield start * width, rows
 
 
 _SPACES = {"shared": _in_shared, "delta": _in_delta, "factors": _in_factors}
@@ -133,10 +165,8 @@ class _Matrix:
         self._stored = stored
         self.shape = (stored.shape[0], stored.shape[1])
 
-    def rows(self, start: int, stop: int, out: Array) -> None:
-        values = self._stored.read(slice(start, stop), out.dtype.type, out.reshape(-1))
-        if not np.may_share_memory(values, out):
-            out[:] = values
+    def rows(self, start: int, stop: int, out: Array) -> Array:
+        return self._stored.read(slice(start, stop), out.dtype.type, out.reshape(-1))
 
 
 class _Product:
@@ -147,8 +177,8 @@ class _Product:
         self._right = update.right.read(work=work)
         self.shape = update.shape
 
-    def rows(self, start: int, stop: int, out: Array) -> None:
-        np.matmul(self._left[start:stop], self._right, out=out)
+    def rows(self, start: int, stop: int, out: Array) -> Array:
+        return np.matmul(self._left[start:stop], self._right, out=out)
 
 
 def _kept(values: Array) -> Stored:

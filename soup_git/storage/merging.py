@@ -380,6 +380,7 @@ def _write_module(
 
 def _write_factors(out: TensorWriter, p: _Planned, recipe: Recipe) -> tuple[float, float]:
     experts = [i.opened.updates(module) for i, module in p.parts]
+    left, right = p.parts[0][1].left, p.parts[0][1].right
     lefts, squares = [], [0.0, 0.0]
     for number, updates in enumerate(zip(*experts, strict=True)):
         at = number * p.rank * updates[0].shape[1]
@@ -387,12 +388,17 @@ def _write_factors(out: TensorWriter, p: _Planned, recipe: Recipe) -> tuple[floa
             lefts.append(_concatenated(out, p, updates, at))
             continue
         found = merge(_task(p, updates, number), recipe.strategy, recipe.space, recipe.settings)
-        out.put(p.parts[0][1].right, to_bits(found.right, p.dtype), at)
-        lefts.append(to_bits(found.left, p.dtype))
         squares = [squares[0] + found.norm**2, squares[1] + found.residual**2]
-    # PEFT interleaves the experts along B's rank axis.
-    left = lefts[0] if len(lefts) == 1 else np.stack(lefts, axis=2)
-    out.put(p.parts[0][1].left, left)
+        for start, values in found.right_blocks():
+            out.put(right, to_bits(values, p.dtype), at + start)
+        if len(experts[0]) > 1:
+            lefts.append(to_bits(found.left, p.dtype))
+            continue
+        for start, values in found.left_blocks():
+            out.put(left, to_bits(values, p.dtype), start)
+    if lefts:
+        # PEFT interleaves the experts along B's rank axis.
+        out.put(left, lefts[0] if len(lefts) == 1 else np.stack(lefts, axis=2))
     return math.sqrt(squares[0]), math.sqrt(squares[1])
 
 

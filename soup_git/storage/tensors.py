@@ -30,9 +30,8 @@ class TensorFile:
         self.shown = shown or str(path)
         self.entries: Mapping[str, Entry] = {e.name: e for e in read_header(path, shown)}
         with path.open("rb") as file:
-            # One page-table fill instead of a fault for every 4 KiB.
-            flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
-            self._map = mmap.mmap(file.fileno(), 0, flags=flags, prot=mmap.PROT_READ)
+            # Not populated: that costs the same, but before the workers can share it.
+            self._map = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
 
     def __getitem__(self, name: str) -> Stored:
         entry = self.entries[name]
