@@ -23,10 +23,11 @@ _MIN_PIVOT = 1e-4
 # Directions whose σ is below this share of the largest are rounding, not part of a basis.
 _NOISE = 1e-7
 _OVERSAMPLING, _POWER_ITERATIONS = 8, 2
-# A block of stacked factors, in float32 and in float64, stays in a core's second-level cache.
-_BLOCK_VALUES = 1 << 16
+# Of a block of stacked factors: it stays in the cache, and numpy has long enough to work on it
+# that what Python does between two blocks is nothing.
+_BLOCK_VALUES = 1 << 18
 # By how much terms may exceed their sum where products are float32: beyond, the error nears 1e-6.
-_MAX_CANCELLATION = 4.0
+_MAX_CANCELLATION = 2.0
 
 Blocks = Iterator[tuple[int, Array]]
 """(number of the first entry, entries in row-major order); a block is valid until the next."""
@@ -89,13 +90,13 @@ def _gram(parts: Sequence[Stored], work: Any, *, wide: bool) -> Array:
     inverse of the gap between σ_k and σ_k+1, and no promise could be made.
     """
     size = sum(part.shape[0 if wide else 1] for part in parts)
-    total = np.zeros((size, size))
+    total, part = np.zeros((size, size)), scratch("part", (size, size), np.float64)
     for _, block in _stacked(parts, work, wide=wide):
         exact = block
         if block.dtype != np.float64:
             exact = scratch("exact", block.shape, np.float64)
             np.copyto(exact, block)
-        total += exact @ exact.T if wide else exact.T @ exact
+        total += np.matmul(exact, exact.T, out=part) if wide else np.matmul(exact.T, exact, out=part)
     return total
 
 
@@ -119,12 +120,13 @@ def _stacked(parts: Sequence[Stored], work: Any, *, wide: bool) -> Iterator[tupl
     widths = [part.shape[0 if wide else 1] for part in parts]
     length, width = parts[0].shape[1 if wide else 0], sum(widths)
     step = max(256, _BLOCK_VALUES // max(width, 1))
+    block = scratch("stacked", (min(step, length) * width,), work)
+    own = scratch("read", (min(step, length) * max(widths),), work)
     for start in range(0, length, step):
         rows = slice(start, min(start + step, length))
         count, at = rows.stop - start, 0
-        out = scratch("stacked", (width, count) if wide else (count, width), work)
+        out = block[: count * width].reshape((width, count) if wide else (count, width))
         for part, size in zip(parts, widths, strict=True):
-            own = scratch("read", (size * count,), work)
             values = part.read((slice(None), rows) if wide else rows, work, own)
             if wide:
                 out[at : at + size] = values
