@@ -11,14 +11,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from soup_git.arithmetic.floats import Array, Stored, work_dtype
+from soup_git.arithmetic.scratch import scratch
 
-# A block of both factors of a pair stays in a core's second-level cache.
-_BLOCK_VALUES = 1 << 16
+# Of a block of a factor: what is converted or subtracted stays in the cache.
+_BLOCK_VALUES = 1 << 18
+# Of one float32 product: its rounding is what ‖D‖ is right to.
+_PRODUCT_ROWS = 2048
 # How often the terms of ‖D‖² may exceed their sum before float32 Grams are not trusted:
 # 16·6e-8 is below the 1e-6 that a drift's norm is promised to.
 _MAX_CANCELLATION = 16.0
@@ -71,13 +74,13 @@ def effective_rank(squares: Array) -> float:
 
 
 def squared_singular_values(left_gram: Array, right_gram: Array) -> Array:
-    """σ² of L·R (ascending, clipped at 0) from LᵀL and RRᵀ, both k×k float64."""
+    """σ² of L·R (ascending, clipped at 0) from LᵀL and RRᵀ, float64, (…, k, k) each."""
     try:
         root = np.linalg.cholesky(left_gram)
     except np.linalg.LinAlgError:
         values, vectors = np.linalg.eigh(left_gram)
-        root = vectors * np.sqrt(np.clip(values, 0.0, None))
-    squares: Array = np.linalg.eigvalsh(root.T @ right_gram @ root)
+        root = vectors * np.sqrt(np.clip(values, 0.0, None))[..., None, :]
+    squares: Array = np.linalg.eigvalsh(root.mT @ right_gram @ root)
     return np.clip(squares, 0.0, None)
 
 
@@ -85,7 +88,8 @@ def measure(update: Update) -> tuple[float, Array]:
     """(‖ΔW‖, σ²) of one update."""
     left, right = _gram(update.left), _gram(update.right, wide=True)
     scale = abs(update.scale)
-    return scale * _root(left, right), scale**2 * squared_singular_values(left, right)
+    norm = scale * math.sqrt(max(float(np.vdot(left, right)), 0.0))
+    return norm, scale**2 * squared_singular_values(left, right)
 
 
 def inner(a: Update, b: Update) -> float:
@@ -103,45 +107,51 @@ def compare(a: Update, b: Update) -> Comparison:
     Grams give ‖D‖ to 1e-7 down to a drift of 1e-6. Where the terms still cancel (the same
     update in another basis, unequal ranks) D's norm and spectrum come from float64 QR.
     """
-    unit = a.scale or b.scale or 1.0
-    factors = (a.scale / unit, b.scale / unit)
-    grams = (_telescoped if a.rank == b.rank else _stacked)(a, b, factors)
-    (left_a, right_a), (left_b, right_b), (left, right) = grams
-    total = float(np.vdot(left, right))
-    unit = abs(unit)
-    if float(np.vdot(np.abs(left), np.abs(right))) > _MAX_CANCELLATION * abs(total):
-        squares = _difference_by_qr(a, b, factors)
-        norm = math.sqrt(float(squares.sum()))
-    else:
-        squares, norm = squared_singular_values(left, right), math.sqrt(max(total, 0.0))
-    return Comparison(
-        norm_a=unit * _root(left_a, right_a),
-        norm_b=unit * _root(left_b, right_b),
-        norm_difference=unit * norm,
-        squares_a=unit**2 * squared_singular_values(left_a, right_a),
-        squares_b=unit**2 * squared_singular_values(left_b, right_b),
-        squares_difference=unit**2 * squares,
-    )
+    return _compare_all([(a, b)])[0]
+
+
+def compare_modules(
+    modules: Sequence[tuple[Sequence[Update], Sequence[Update], bool]],
+) -> list[Comparison]:
+    """`compare` for modules of several matrices (experts), or of none on one side.
+
+    Each is (matrices of a, of b, whether the bytes are known to be equal). The matrices of a
+    module are blocks of one block-diagonal update: norms add in squares, spectra join. All
+    modules share their calls of LAPACK: two threads with small calls wait for each other.
+    Raises ValueError as `check_shapes`.
+    """
+    pairs: list[tuple[Update, Update]] = []
+    for a, b, same in modules:
+        check_shapes(a, b)
+        if a and b and not same:
+            pairs += zip(a, b, strict=True)
+    compared = iter(_compare_all(pairs))
+    return [
+        _joined([next(compared) for _ in a] if a and b and not same else _alone(a, b, same=same))
+        for a, b, same in modules
+    ]
 
 
 def compare_all(a: Sequence[Update], b: Sequence[Update], *, same: bool = False) -> Comparison:
-    """`compare` for a module of several matrices (experts), or of none on one side.
+    """`compare_modules` of one module."""
+    return compare_modules([(a, b, same)])[0]
 
-    The matrices are blocks of one block-diagonal update: norms add in squares, spectra
-    join. `same` says that the bytes are known to be equal. Raises ValueError where the
-    two sides have other shapes or numbers of matrices.
-    """
-    if a and b and ([u.shape for u in a] != [u.shape for u in b]):
+
+def check_shapes(a: Sequence[Update], b: Sequence[Update]) -> None:
+    """Raise ValueError where both sides are there, with other shapes or numbers of matrices."""
+    if a and b and [u.shape for u in a] != [u.shape for u in b]:
         raise ValueError(f"{_shapes(a)} against {_shapes(b)}")
-    if a and b and not same:
-        return _joined([compare(x, y) for x, y in zip(a, b, strict=True)])
+
+
+def _alone(a: Sequence[Update], b: Sequence[Update], *, same: bool) -> list[Comparison]:
+    """What is only on one side is the difference; what is the same has none."""
     zero = (0.0, np.zeros(1))
     parts = []
     for norm, squares in [measure(update) for update in a or b]:
         one, two = (norm, squares) if a else zero, (norm, squares) if b else zero
         change = zero if same else (norm, squares)
         parts.append(Comparison(one[0], two[0], change[0], one[1], two[1], change[1]))
-    return _joined(parts)
+    return parts
 
 
 def _joined(parts: Sequence[Comparison]) -> Comparison:
@@ -163,30 +173,108 @@ def _shapes(updates: Sequence[Update]) -> str:
     return first if len(updates) == 1 else f"{len(updates)} of {first}"
 
 
-Grams = tuple[Array, Array]
+def _compare_all(pairs: Sequence[tuple[Update, Update]]) -> list[Comparison]:
+    """`compare` of each pair, in order."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for place, (a, b) in enumerate(pairs):
+        groups.setdefault((a.rank, b.rank), []).append(place)
+    found: dict[int, Comparison] = {}
+    for places in groups.values():
+        found.update(zip(places, _compare_alike([pairs[i] for i in places]), strict=True))
+    return [found[place] for place in range(len(pairs))]
 
 
-def _root(left: Array, right: Array) -> float:
-    return math.sqrt(max(float(np.vdot(left, right)), 0.0))
+class _Grams(NamedTuple):
+    """Of N updates: LᵀL and RRᵀ, each (N, k, k) float64."""
+
+    left: Array
+    right: Array
+
+    def products(self) -> Array:
+        """‖L·R‖² of each"""
+        return np.asarray(np.einsum("nij,nij->n", self.left, self.right))
+
+    def cancellation(self) -> Array:
+        """What `products` sums, by magnitude."""
+        return np.asarray(np.einsum("nij,nij->n", np.abs(self.left), np.abs(self.right)))
 
 
-def _telescoped(a: Update, b: Update, factors: tuple[float, float]) -> tuple[Grams, Grams, Grams]:
+def _compare_alike(pairs: Sequence[tuple[Update, Update]]) -> list[Comparison]:
+    """Pairs of one rank per side."""
+    units = [a.scale or b.scale or 1.0 for a, b in pairs]
+    factors = [(a.scale / u, b.scale / u) for (a, b), u in zip(pairs, units, strict=True)]
+    how = _telescoped if pairs[0][0].rank == pairs[0][1].rank else _stacked
+    grams = how(pairs, factors)
+    norms = [np.sqrt(np.clip(gram.products(), 0.0, None)) for gram in grams]
+    squares = [squared_singular_values(gram.left, gram.right) for gram in grams]
+    loses = grams[2].cancellation() > _MAX_CANCELLATION * np.abs(grams[2].products())
+    for i in np.flatnonzero(loses):
+        exact = _difference_by_qr(*pairs[int(i)], factors[int(i)])
+        norms[2][i] = math.sqrt(float(exact.sum()))
+        squares[2][i] = _fitted(exact, squares[2].shape[1])
+    return [
+        Comparison(
+            norm_a=abs(u) * float(norms[0][i]),
+            norm_b=abs(u) * float(norms[1][i]),
+            norm_difference=abs(u) * float(norms[2][i]),
+            squares_a=u * u * squares[0][i],
+            squares_b=u * u * squares[1][i],
+            squares_difference=u * u * squares[2][i],
+        )
+        for i, u in enumerate(units)
+    ]
+
+
+def _fitted(squares: Array, count: int) -> Array:
+    """Singular values beyond what a matrix of this shape has are zero."""
+    out = np.zeros(count)
+    out[: len(squares)] = squares
+    return out
+
+
+def _telescoped(
+    pairs: Sequence[tuple[Update, Update]], factors: Sequence[tuple[float, float]]
+) -> tuple[_Grams, _Grams, _Grams]:
     """Grams of ΔW_a, ΔW_b and D = [B_a, dB]·[dA; A_b]; dB = B_a−B_b, dA = A_a−A_b."""
-    ll, ld, dd = _pair_grams(a.left, b.left, factors, "first")
-    rr, re, ee = _pair_grams(a.right, b.right, (1.0, 1.0), "second", wide=True)
+    ll, ld, dd, rr, re, ee = _gathered(pairs, factors, "first", "second")
     return (
-        (ll, rr + re + re.T + ee),
-        (ll - ld - ld.T + dd, rr),
-        (np.block([[ll, ld], [ld.T, dd]]), np.block([[ee, re.T], [re, rr]])),
+        _Grams(ll, rr + re + re.mT + ee),
+        _Grams(ll - ld - ld.mT + dd, rr),
+        _Grams(_square(ll, ld, ld.mT, dd), _square(ee, re.mT, re, rr)),
     )
 
 
-def _stacked(a: Update, b: Update, factors: tuple[float, float]) -> tuple[Grams, Grams, Grams]:
+def _stacked(
+    pairs: Sequence[tuple[Update, Update]], factors: Sequence[tuple[float, float]]
+) -> tuple[_Grams, _Grams, _Grams]:
     """Grams of ΔW_a, ΔW_b and D = [B_a, −B_b]·[A_a; A_b]."""
-    aa, ab, bb = _pair_grams(a.left, b.left, factors, "both")
-    rr, rs, ss = _pair_grams(a.right, b.right, (1.0, 1.0), "both", wide=True)
-    left = np.block([[aa, -ab], [-ab.T, bb]])
-    return (aa, rr), (bb, ss), (left, np.block([[rr, rs], [rs.T, ss]]))
+    aa, ab, bb, rr, rs, ss = _gathered(pairs, factors, "both", "both")
+    left, right = _square(aa, -ab, -ab.mT, bb), _square(rr, rs, rs.mT, ss)
+    return _Grams(aa, rr), _Grams(bb, ss), _Grams(left, right)
+
+
+def _gathered(
+    pairs: Sequence[tuple[Update, Update]],
+    factors: Sequence[tuple[float, float]],
+    keep_left: str,
+    keep_right: str,
+) -> list[Array]:
+    """`_pair_grams` of the left factors and of the right ones, six stacks (N, …)."""
+    found = [
+        (
+            *_pair_grams(a.left, b.left, factor, keep_left),
+            *_pair_grams(a.right, b.right, (1.0, 1.0), keep_right, wide=True),
+        )
+        for (a, b), factor in zip(pairs, factors, strict=True)
+    ]
+    return [np.stack(grams) for grams in zip(*found, strict=True)]
+
+
+def _square(a: Array, b: Array, c: Array, d: Array) -> Array:
+    """[a, b; c, d] of each in a stack."""
+    return np.concatenate(
+        [np.concatenate([a, b], axis=-1), np.concatenate([c, d], axis=-1)], axis=-2
+    )
 
 
 def _pair_grams(
@@ -197,24 +285,34 @@ def _pair_grams(
     X, Y is (a, a−b) for `keep` "first", (b, a−b) for "second", (a, b) for "both".
     """
     widths = [stored.shape[0 if wide else 1] for stored in (a, b)]
+    work = work_dtype(a.dtype, b.dtype)
     first, third = (np.zeros((width, width)) for width in widths)
     second = np.zeros((widths[0], widths[1]))
-    scratch = np.empty(_BLOCK_VALUES + 256 * max(widths), work_dtype(a.dtype, b.dtype))
-    for x, y in _tall_pairs(a, b, factors, wide=wide):
+    for x, y in zip(
+        tall_blocks(a, max(widths), work, factors[0], wide=wide, name="a"),
+        tall_blocks(b, max(widths), work, factors[1], wide=wide, name="b"),
+        strict=True,
+    ):
         if keep != "both":
-            step = np.subtract(x, y, out=scratch[: x.size].reshape(x.shape, order=_order(x)))
+            step = scratch("difference", x.T.shape if wide else x.shape, work)
+            step = np.subtract(x, y, out=step.T if wide else step)
             x, y = (x if keep == "first" else y), step  # noqa: PLW2901
-        first += x.T @ x
-        second += x.T @ y
-        third += y.T @ y
+        first += _product(x, x)
+        second += _product(x, y)
+        third += _product(y, y)
     return first, second, third
 
 
 def _cross(a: Stored, b: Stored, *, wide: bool = False) -> Array:
     """XᵀY over the rows of two tall matrices (columns of two wide ones), float64."""
-    total = np.zeros((a.shape[0 if wide else 1], b.shape[0 if wide else 1]))
-    for x, y in _tall_pairs(a, b, (1.0, 1.0), wide=wide):
-        total += x.T @ y
+    widths, work = [s.shape[0 if wide else 1] for s in (a, b)], work_dtype(a.dtype, b.dtype)
+    total = np.zeros((widths[0], widths[1]))
+    for x, y in zip(
+        tall_blocks(a, max(widths), work, wide=wide, name="a"),
+        tall_blocks(b, max(widths), work, wide=wide, name="b"),
+        strict=True,
+    ):
+        total += _product(x, y)
     return total
 
 
@@ -223,44 +321,48 @@ def _gram(stored: Stored, *, wide: bool = False) -> Array:
     width = stored.shape[0 if wide else 1]
     total = np.zeros((width, width))
     for x in tall_blocks(stored, width, work_dtype(stored.dtype), wide=wide):
-        total += x.T @ x
+        total += _product(x, x)
     return total
 
 
-def _order(view: Array) -> Literal["C", "F"]:
-    return "C" if view.flags.c_contiguous else "F"
+def _product(x: Array, y: Array) -> Array:
+    """XᵀY in float64, summed over products of `_PRODUCT_ROWS` rows in the dtype that they have.
 
-
-def _tall_pairs(
-    a: Stored, b: Stored, factors: tuple[float, float], *, wide: bool
-) -> Iterator[tuple[Array, Array]]:
-    width = max(a.shape[0 if wide else 1], b.shape[0 if wide else 1])
-    work = work_dtype(a.dtype, b.dtype)
-    return zip(
-        tall_blocks(a, width, work, factors[0], wide=wide),
-        tall_blocks(b, width, work, factors[1], wide=wide),
-        strict=True,
-    )
+    One call for all: between two calls the other thread would have to wait for Python.
+    """
+    count = len(x) // _PRODUCT_ROWS
+    if count < 2:
+        return np.asarray(x.T @ y, np.float64)
+    end = count * _PRODUCT_ROWS
+    many = (
+        x[:end].reshape(count, _PRODUCT_ROWS, -1).transpose(0, 2, 1)
+        @ y[:end].reshape(count, _PRODUCT_ROWS, -1)
+    ).sum(axis=0, dtype=np.float64)  # fmt: skip
+    return np.asarray(many + x[end:].T @ y[end:] if end < len(x) else many)
 
 
 def tall_blocks(
-    stored: Stored, width: int, work: Any, factor: float = 1.0, *, wide: bool = False
+    stored: Stored,
+    width: int,
+    work: Any,
+    factor: float = 1.0,
+    *,
+    wide: bool = False,
+    name: str = "a",
 ) -> Iterator[Array]:
     """Blocks of rows of a tall matrix; of a wide one, of its transpose (a view).
 
-    A block is valid until the next one: they share their memory.
+    A block is valid until the next one, or the next walk of that `name`: they share memory.
     """
-    length = stored.shape[1 if wide else 0]
+    length, columns = stored.shape[1 if wide else 0], stored.shape[0 if wide else 1]
     step = max(256, _BLOCK_VALUES // max(width, 1))
-    scratch = None
     for start in range(0, length, step):
-        rows = slice(start, start + step)
-        index = (slice(None), rows) if wide else rows
-        if scratch is None and (stored.bits.dtype != work or factor != 1.0):
-            scratch = np.empty(step * stored.shape[0 if wide else 1], work)
-        block = stored.read(index, work, scratch)
-        if factor != 1.0 and scratch is not None:
-            block = np.multiply(block, work(factor), out=scratch[: block.size].reshape(block.shape))
+        rows = slice(start, min(start + step, length))
+        size = (rows.stop - start) * columns
+        own = scratch(name, (size,), work)
+        block = stored.read((slice(None), rows) if wide else rows, work, own)
+        if factor != 1.0:
+            block = np.multiply(block, work(factor), out=own.reshape(block.shape))
         yield block.T if wide else block
 
 
@@ -275,7 +377,10 @@ def _triangle(*parts: tuple[Stored, float], wide: bool = False) -> Array:
     """R of the QR decomposition of [x·f, …] side by side, block by block."""
     width = sum(stored.shape[0 if wide else 1] for stored, _ in parts)
     triangle: Array = np.zeros((0, width))
-    blocks = [tall_blocks(stored, width, np.float64, wide=wide) for stored, _ in parts]
+    blocks = [
+        tall_blocks(stored, width, np.float64, wide=wide, name=name)
+        for (stored, _), name in zip(parts, "ab", strict=True)
+    ]
     for row in zip(*blocks, strict=True):
         scaled = [x * f for x, (_, f) in zip(row, parts, strict=True)]
         triangle = np.asarray(np.linalg.qr(np.vstack([triangle, np.hstack(scaled)]), mode="r"))

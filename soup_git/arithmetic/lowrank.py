@@ -96,7 +96,9 @@ def _gram(parts: Sequence[Stored], work: Any, *, wide: bool) -> Array:
         if block.dtype != np.float64:
             exact = scratch("exact", block.shape, np.float64)
             np.copyto(exact, block)
-        total += np.matmul(exact, exact.T, out=part) if wide else np.matmul(exact.T, exact, out=part)
+        total += (
+            np.matmul(exact, exact.T, out=part) if wide else np.matmul(exact.T, exact, out=part)
+        )
     return total
 
 

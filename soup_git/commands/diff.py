@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 ROWS_IN_TABLE = 20
 _WORKERS = 2
+_SHARE = 8  # modules that a worker takes at once
 _LAYER = re.compile(r"(?P<layer>(?:.*?\.)?\d+)\.(?P<module>.+)")
 
 
@@ -147,8 +148,9 @@ def compare(first: Adapter, second: Adapter) -> DriftReport:
 
     a, b = open_adapter(first), open_adapter(second)
     pairs = _pairs(a, b)
+    shares = [pairs[i : i + _SHARE] for i in range(0, len(pairs), _SHARE)]
     with ThreadPoolExecutor(_WORKERS) as pool:
-        found = list(pool.map(_Pair.measure, pairs))
+        found = [measured for share in pool.map(_measure, shares) for measured in share]
     found.sort(key=lambda m: (-_rank_key(m.layer), -m.layer.frobenius, m.layer.module))
     return DriftReport([m.layer for m in found], _summary(a, b, found, _notes(pairs)))
 
@@ -222,17 +224,20 @@ class _Pair:
     b: Unit | None
     same: bool
 
-    def measure(self) -> _Measured:
-        from soup_git.arithmetic.factors import compare_all
+    def load(self) -> tuple[list[Update], list[Update], bool]:
+        from soup_git.arithmetic.factors import check_shapes
 
         a, b = (unit.load() if unit else [] for unit in (self.a, self.b))
         try:
-            found = compare_all(a, b, same=self.same)
+            check_shapes(a, b)
         except ValueError as error:
             raise FatalError(
                 f"{self.module} cannot be compared: {error}",
                 hint="the adapters are for models of different shapes: git soup show each",
             ) from None
+        return a, b, self.same
+
+    def measured(self, found: Comparison, a: list[Update], b: list[Update]) -> _Measured:
         return _Measured(self._layer(found, a, b), found.norm_a, found.norm_b, found.inner)
 
     def _layer(self, found: Comparison, a: list[Update], b: list[Update]) -> LayerDrift:
@@ -258,6 +263,16 @@ class _Pair:
 
     def _rank(self, updates: list[Update]) -> int | None:
         return updates[0].rank if updates and self.is_update else None
+
+
+def _measure(pairs: Sequence[_Pair]) -> list[_Measured]:
+    from soup_git.arithmetic.factors import compare_modules
+
+    loaded = [pair.load() for pair in pairs]
+    return [
+        pair.measured(found, a, b)
+        for pair, found, (a, b, _) in zip(pairs, compare_modules(loaded), loaded, strict=True)
+    ]
 
 
 def _pairs(a: OpenAdapter, b: OpenAdapter) -> list[_Pair]:
