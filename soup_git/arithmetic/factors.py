@@ -194,9 +194,27 @@ class _Grams(NamedTuple):
         """‖L·R‖² of each"""
         return np.asarray(np.einsum("nij,nij->n", self.left, self.right))
 
-    def cancellation(self) -> Array:
-        """What `products` sums, by magnitude."""
-        return np.asarray(np.einsum("nij,nij->n", np.abs(self.left), np.abs(self.right)))
+
+def _cancelled(grams: _Grams) -> list[int]:
+    """Where the terms of ‖L·R‖² are so much larger than their sum that float32 is not enough."""
+    terms = np.einsum("nij,nij->n", np.abs(grams.left), np.abs(grams.right))
+    found: list[int] = np.flatnonzero(terms > _MAX_CANCELLATION * np.abs(grams.products())).tolist()
+    return found
+
+
+def _much_smaller(grams: Sequence[_Grams]) -> tuple[list[int], list[int]]:
+    """Where a, and where b, is so small beside the other that telescoping has lost its norm.
+
+    `_telescoped` takes A_a's Gram matrix from A_b's, and B_b's from B_a's.
+    """
+    a, b = grams[0], grams[1]
+    rights, lefts = (
+        [np.trace(x, axis1=1, axis2=2) for x in pair]
+        for pair in ((a.right, b.right), (a.left, b.left))
+    )
+    small_a: list[int] = np.flatnonzero(rights[1] > _MAX_CANCELLATION * rights[0]).tolist()
+    small_b: list[int] = np.flatnonzero(lefts[0] > _MAX_CANCELLATION * lefts[1]).tolist()
+    return small_a, small_b
 
 
 def _compare_alike(pairs: Sequence[tuple[Update, Update]]) -> list[Comparison]:
@@ -207,9 +225,12 @@ def _compare_alike(pairs: Sequence[tuple[Update, Update]]) -> list[Comparison]:
     grams = how(pairs, factors)
     norms = [np.sqrt(np.clip(gram.products(), 0.0, None)) for gram in grams]
     squares = [squared_singular_values(gram.left, gram.right) for gram in grams]
-    loses = grams[2].cancellation() > _MAX_CANCELLATION * np.abs(grams[2].products())
-    for i in np.flatnonzero(loses):
-        exact = _difference_by_qr(*pairs[int(i)], factors[int(i)])
+    for side, rest in enumerate(_much_smaller(grams)):
+        for i in rest:
+            norm, own = measure(pairs[i][side]._replace(scale=factors[i][side]))
+            norms[side][i], squares[side][i] = norm, own
+    for i in _cancelled(grams[2]):
+        exact = _difference_by_qr(*pairs[i], factors[i])
         norms[2][i] = math.sqrt(float(exact.sum()))
         squares[2][i] = _fitted(exact, squares[2].shape[1])
     return [

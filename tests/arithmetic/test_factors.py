@@ -82,9 +82,26 @@ def test_a_comparison_is_that_of_the_dense_updates(seed, rank_a, rank_b, scale_a
     found = compare(a, b)
     size = np.linalg.norm(dense(a)) + np.linalg.norm(dense(b))
     assert found.norm_a == pytest.approx(np.linalg.norm(dense(a)), rel=1e-5)
-    assert found.norm_b == pytest.approx(np.linalg.norm(dense(b)), rel=1e-5, abs=1e-5 * size)
+    assert found.norm_b == pytest.approx(np.linalg.norm(dense(b)), rel=1e-5, abs=1e-9 * size)
     assert found.norm_difference == pytest.approx(np.linalg.norm(dense(b) - dense(a)), rel=1e-5)
     assert found.inner == pytest.approx(np.vdot(dense(a), dense(b)), abs=1e-5 * size**2)
+
+
+@pytest.mark.parametrize("size", [1e-1, 1e-3, 1e-6])
+def test_a_small_update_beside_a_large_one_keeps_its_norm(size):
+    rng = np.random.default_rng(9)
+    a = update(rng, 300, 400, 8)
+    left, right = update(rng, 300, 400, 8)[:2]
+    for b in (
+        Update(left, right, size * a.scale),
+        Update(stored(size * left.read(work=np.float64)), right, a.scale),
+        Update(left, stored(size * right.read(work=np.float64)), a.scale),
+    ):
+        found, turned = compare(a, b), compare(b, a)
+        wanted = np.linalg.norm(dense(b))
+        assert found.norm_b == pytest.approx(wanted, rel=1e-6)
+        assert turned.norm_a == pytest.approx(wanted, rel=1e-6)
+        assert found.norm_difference == pytest.approx(np.linalg.norm(dense(b) - dense(a)), rel=1e-6)
 
 
 @settings(max_examples=25, deadline=None)
