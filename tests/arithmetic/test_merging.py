@@ -76,6 +76,21 @@ def test_svd_of_nearly_equal_adapters_stays_right():
     assert found.residual < 1e-5 * found.norm
 
 
+@pytest.mark.parametrize("drift", [1e-1, 1e-2, 1e-3])
+@pytest.mark.parametrize("rank", [RANK, 2 * RANK])
+def test_svd_of_a_small_difference_of_large_updates_stays_right(drift, rank):
+    rng = np.random.default_rng(16)
+
+    def moved(stored):
+        noise = rng.standard_normal(stored.shape).astype(np.float32)
+        return Stored(stored.bits + np.float32(drift) * noise, "F32")
+
+    a = update(rng)
+    b = Update(moved(a.left), moved(a.right), a.scale)
+    wanted, _ = truncated(dense(a) - dense(b), rank)
+    assert relative(run("svd", [a, b], [1.0, -1.0], rank=rank)[1], wanted) < 1e-6
+
+
 def test_a_rank_beyond_the_sums_own_is_filled_with_zeros():
     found, got = run("svd", [update(np.random.default_rng(3), 1)], [1.0], rank=6)
     assert found.left.shape == (ROWS, 6)

@@ -115,6 +115,14 @@ def test_permuting_the_inputs_changes_no_byte(three):
             assert Path("x", name).read_bytes() == Path("y", name).read_bytes()
 
 
+@pytest.mark.parametrize("strategy", ["linear", "svd", "ties", "dare", "knots"])
+def test_the_number_of_workers_changes_no_byte(three, monkeypatch, strategy):
+    for workers in (1, 3):
+        monkeypatch.setattr(merging, "_WORKERS", workers)
+        merge(three, f"by{workers}", strategy=strategy)
+    assert Path("by1", WEIGHTS).read_bytes() == Path("by3", WEIGHTS).read_bytes()
+
+
 @pytest.mark.parametrize(
     "dtypes", [("F32", "BF16", "F32"), ("F16", "F16", "F16"), ("BF16", "F16", "F32")]
 )
