@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from soup_git.arithmetic.factors import Update
-from soup_git.arithmetic.floats import Array, Stored
+from soup_git.arithmetic.floats import Array, Stored, work_dtype
 from soup_git.arithmetic.scratch import scratch
 
 # Smallest pivot, columns scaled to length 1, for which Cholesky's Q is orthonormal to 1e-8.
@@ -45,8 +45,12 @@ class Frame:
 
 
 def frame(parts: Sequence[Stored], work: Any, *, wide: bool = False) -> Frame:
-    """The frame of matrices side by side; of wide ones on top of each other, transposed."""
-    total = _gram(parts, work, wide=wide)
+    """The frame of matrices side by side; of wide ones on top of each other, transposed.
+
+    `work` is what `lift` gives; it computes in float64 where a part is.
+    """
+    narrow = work_dtype(*(part.dtype for part in parts))
+    total = _gram(parts, narrow, wide=wide)
     length = np.sqrt(np.diagonal(total))
     if length.size and length.min() > 0:
         try:
@@ -57,7 +61,7 @@ def frame(parts: Sequence[Stored], work: Any, *, wide: bool = False) -> Frame:
 
             def lift(coordinates: Array) -> Blocks:
                 columns = np.linalg.solve(root.T, coordinates) / length[:, None]
-                kind = work if _is_tame(columns, length, coordinates) else np.float64
+                kind = narrow if _is_tame(columns, length, coordinates) else np.float64
                 return _products(parts, columns.astype(kind), work, wide=wide)
 
             return Frame(root.T * length, lift)

@@ -148,9 +148,7 @@ def compare(first: Adapter, second: Adapter) -> DriftReport:
 
     a, b = open_adapter(first), open_adapter(second)
     pairs = _pairs(a, b)
-    shares = [pairs[i : i + _SHARE] for i in range(0, len(pairs), _SHARE)]
-    with ThreadPoolExecutor(_WORKERS) as pool:
-        found = [measured for share in pool.map(_measure, shares) for measured in share]
+    found = _measured(pairs)
     found.sort(key=lambda m: (-_rank_key(m.layer), -m.layer.frobenius, m.layer.module))
     return DriftReport([m.layer for m in found], _summary(a, b, found, _notes(pairs)))
 
@@ -168,10 +166,8 @@ def change_of(
     found: dict[str, list[_Measured]] = {}
     pairs = [(_module(p), p) for p in _pairs(open_adapter(first), open_adapter(second))]
     wanted = [(module, pair) for module, pair in pairs if module in modules]
-    with ThreadPoolExecutor(_WORKERS) as pool:
-        measured = pool.map(_Pair.measure, [pair for _, pair in wanted])
-        for (module, _), one in zip(wanted, measured, strict=True):
-            found.setdefault(module, []).append(one)
+    for (module, _), one in zip(wanted, _measured([pair for _, pair in wanted]), strict=True):
+        found.setdefault(module, []).append(one)
     return {
         module: (math.hypot(*(m.layer.frobenius for m in parts)), math.hypot(*(m.norm_a for m in parts)))
         for module, parts in found.items()
@@ -263,6 +259,13 @@ class _Pair:
 
     def _rank(self, updates: list[Update]) -> int | None:
         return updates[0].rank if updates and self.is_update else None
+
+
+def _measured(pairs: Sequence[_Pair]) -> list[_Measured]:
+    """Of each pair, in order, by two workers."""
+    shares = [pairs[i : i + _SHARE] for i in range(0, len(pairs), _SHARE)]
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        return [one for share in pool.map(_measure, shares) for one in share]
 
 
 def _measure(pairs: Sequence[_Pair]) -> list[_Measured]:

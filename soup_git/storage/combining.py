@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -246,7 +246,7 @@ def _combine(
     step = merge(task, joint.strategy, "shared", joint.settings)
     moved = Update(Stored(step.left, _name(step.left)), Stored(step.right, _name(step.right)), 1.0)
     found = weighted_sum([origin, moved], [1.0, 1.0], rank, work)
-    return LowRank(found.left, found.right, found.norm, math.hypot(found.residual, step.residual))
+    return replace(found, residual=math.hypot(found.residual, step.residual))
 
 
 def _task_vector(update: Update, origin: Update) -> Update:
