@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import TYPE_CHECKING, ClassVar
 
+from soup_git.commands.fetching import with_weights
 from soup_git.core.adapter import module_of
 from soup_git.errors import FatalError
 from soup_git.render.heatmap import HeatMap
@@ -88,12 +89,13 @@ class DriftReport:
         )
         if s.equal:
             return [self.title, f"the same adapter: {s.modules} modules, equal weights and config"]
-        hidden = s.modules - len(self.layers)
-        more = f"… {hidden} more (--top-k {s.modules}; --format html for the map)" if hidden else ""
+        differ = s.changed + s.added + s.removed
+        hidden = differ - len(self._moved)
+        more = f"… {hidden} more (--top-k {differ}; --format html for the map)" if hidden else ""
         return [f"{self.title}   base {base}   {self.counts}", self.table(more), *s.notes]
 
     def table(self, more: str) -> Table:
-        """A row per module and the total; `more` says below what is left out."""
+        """A row per module that differs, and the total; `more` says below what is left out."""
         s = self.summary
         total = ("total", percent(s.relative_drift), number(s.frobenius), _cosine(s.cosine), "", "")
         header = ("module", "drift>", "‖Δ‖>", "cos>", "rank used", "")
@@ -107,6 +109,11 @@ class DriftReport:
         words += [f"{n} {word}" for n, word in ((s.added, "added"), (s.removed, "removed")) if n]
         return ", ".join(words)
 
+    @property
+    def _moved(self) -> list[LayerDrift]:
+        """A table is read for what changed; how many did not is in its first line."""
+        return [layer for layer in self.layers if layer.status != "same"]
+
     def _rows(self) -> list[tuple[str, ...]]:
         prefix = common_prefix([layer.module for layer in self.layers])
         worst = max((layer.relative_drift or 0.0 for layer in self.layers), default=0.0)
@@ -119,7 +126,7 @@ class DriftReport:
                 _rank_used(layer),
                 bar((layer.relative_drift or 0.0) / worst if worst else 0.0),
             )
-            for layer in self.layers
+            for layer in self._moved
         ]  # fmt: skip
 
     def heat_maps(self) -> list[HeatMap]:
@@ -138,7 +145,8 @@ class DriftReport:
 
 def diff(workspace: Workspace, a: str, b: str, adapter_path: str | None = None) -> DriftReport:
     """Compare two adapter specs; adapters with equal digests are not opened."""
-    return compare(workspace.adapter(a, adapter_path), workspace.adapter(b, adapter_path))
+    found = [workspace.adapter(spec, adapter_path) for spec in (a, b)]
+    return compare(*with_weights(workspace, found))
 
 
 def compare(first: Adapter, second: Adapter) -> DriftReport:

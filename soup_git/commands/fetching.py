@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from soup_git.errors import FatalError
 from soup_git.render.report import say
+from soup_git.storage.resolver import Adapter
 from soup_git.storage.workspace import Workspace
 
 
@@ -38,3 +39,15 @@ def fetch_missing(workspace: Workspace, md5s: Iterable[str]) -> Fetched:
     still = [md5 for md5 in missing if not workspace.dvc.has(md5)]
     workspace.dvc_remote.remember(set(missing).difference(still))
     return Fetched(len(missing) - len(still), still, damaged)
+
+
+def with_weights(workspace: Workspace, adapters: Sequence[Adapter]) -> list[Adapter]:
+    """The same adapters, after an attempt to bring the weights that are not here yet."""
+    away = [adapter.manifest.weights_md5 for adapter in adapters if adapter.weights is None]
+    if not away:
+        return list(adapters)
+    fetch_missing(workspace, away)
+    return [
+        replace(a, weights=a.weights or workspace.local_weights(a.manifest.weights_md5, a.path))
+        for a in adapters
+    ]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from soup_git.commands.fetching import with_weights
 from soup_git.core.adapter import parse_adapter_config
 from soup_git.core.expression import coefficients
 from soup_git.core.manifest import CONFIG, MANIFEST, WEIGHTS, Manifest, make_manifest
@@ -151,7 +152,7 @@ def strategies() -> StrategiesReport:
 def merge(workspace: Workspace, request: MergeRequest) -> MergeReport:
     """Merge the adapters and write the result to `request.output`, whole or not at all."""
     recipe, weights = _recipe(request), _weights(request)
-    adapters = [workspace.adapter(spec) for spec in request.specs]
+    adapters = with_weights(workspace, [workspace.adapter(spec) for spec in request.specs])
     notes = _refuse_other_bases(adapters, allowed=request.allow_cross_base)
     _refuse_output(request, adapters)
     inputs, found = _opened(workspace, adapters, weights, recipe)
@@ -476,7 +477,7 @@ def rebuild(workspace: Workspace, snapshot: Snapshot, manifest: Manifest, output
         allow_cross_base=True,
     )
     recipe, weights = replace(_recipe(request), space=values["space"]), _weights(request)
-    adapters = [workspace.adapter(spec) for spec in request.specs]
+    adapters = with_weights(workspace, [workspace.adapter(spec) for spec in request.specs])
     opened, notes = _opened(workspace, adapters, weights, recipe)
     _written(request, recipe, opened, notes)
 

@@ -145,7 +145,9 @@ def _names(workspace: Workspace) -> Names:
     git = workspace.git
     done = git.run("merge-base", "HEAD", oid, check=False)
     base = done.stdout.decode().split("\n")[0][:7]
-    return Names((git.head_branch() or "ours", name), f" {base}" if base else "")
+    # git pull calls what it merges by its object id.
+    theirs = name[:7] if name == oid else name
+    return Names((git.head_branch() or "ours", theirs), f" {base}" if base else "")
 
 
 # -- conflicts --------------------------------------------------------------------------------

@@ -39,8 +39,9 @@ SETTINGS = (
     Setting("log.excludeDecoration", "refs/soup/*"),
     Setting("log.excludeDecoration", "refs/soup-remotes/*"),
     Setting("diff.soup.command", _diff_command(), "ours"),
-    Setting("notes.rewriteRef", "refs/notes/soup"),
-    Setting("notes.displayRef", "refs/notes/soup"),
+    # As patterns: of a ref that is not there yet, git warns in every log, of a pattern not.
+    Setting("notes.rewriteRef", "refs/notes/soup*"),
+    Setting("notes.displayRef", "refs/notes/soup*"),
     Setting("notes.soup.mergeStrategy", "cat_sort_uniq", "unless set"),
     Setting("merge.soup.name", "adapters, their pointers and locks", "ours"),
     Setting("merge.soup.driver", f"{PYTHON} -P -m soup_git.hooks.merge_driver %O %A %B %P", "ours"),
