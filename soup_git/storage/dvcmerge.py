@@ -31,6 +31,7 @@ from soup_git.storage.threeway import Merger
 
 _STAGE = re.compile(r"  (?! |#|-)\S.*:\s*")
 _MD5_LINE = re.compile(r"(?m)^([ -]*)md5: .*$")
+_PATH_LINE = re.compile(r"(?m)^[ -]*path: (.+)$")
 _SIZE_LINE = re.compile(r"(?m)^([ -]*)size: .*$")
 
 
@@ -72,7 +73,7 @@ def _of_pointer(data: bytes, path: str) -> Output:
 def _with_weights(text: bytes, md5: str, size: int) -> bytes:
     replaced = _MD5_LINE.sub(rf"\1md5: {yaml_md5(md5)}", text.decode("utf-8", "surrogateescape"))
     replaced = _SIZE_LINE.sub(rf"\1size: {size}", replaced)
-    return replaced.encode("utf-8", "surrogateescape")
+    return _encoded(replaced)
 
 
 # -- dvc.lock ---------------------------------------------------------------------------------
@@ -102,7 +103,7 @@ def merge_dvc_lock(
         return merge_texts(git, origin, sides)
     before, *versions = [lock for lock in locks if lock is not None]
     merge = _StageMerge(merger, git, before, versions)
-    text = merge_texts(git, before.head.encode(), [v.head.encode() for v in versions])
+    text = merge_texts(git, _encoded(before.head), [_encoded(v.head) for v in versions])
     parts, clean = [text.data], text.is_clean
     for name in dict.fromkeys(name for version in versions for name in version.records):
         done = merge.stage(name)
@@ -205,15 +206,15 @@ class _StageMerge:
         texts = [record.text if record else None for record in versions]
         agreed, text = pick(before.text if before else None, texts)
         if agreed:
-            return MergedText((text or "").encode("utf-8", "surrogateescape"), is_clean=True)
+            return MergedText(_encoded(text or ""), is_clean=True)
         ours = versions[0]
         if ours is not None and (set(ours.outputs) & set(self.combined) or name in self._stale):
             return MergedText(self._with_combined(ours), is_clean=True)
         won = self._winner(versions)
         if won is not None:
-            return MergedText(won.text.encode("utf-8", "surrogateescape"), is_clean=True)
-        encoded = [(text or "").encode("utf-8", "surrogateescape") for text in texts]
-        return merge_texts(self._git, before.text.encode() if before else b"", encoded)
+            return MergedText(_encoded(won.text), is_clean=True)
+        encoded = [_encoded(text or "") for text in texts]
+        return merge_texts(self._git, _encoded(before.text if before else ""), encoded)
 
     def _winner(self, versions: Sequence[_Record | None]) -> _Record | None:
         """The record of the version whose weights, made or read by the stage, the merge takes."""
@@ -233,18 +234,28 @@ class _StageMerge:
         for path, (md5, size) in self.combined.items():
             found = record.outputs.get(path)
             if found is not None:
-                text = _with_output(text, found.md5, md5, size)
-        return text.encode("utf-8", "surrogateescape")
+                text = _with_output(text, path, md5, size)
+        return _encoded(text)
 
 
-def _with_output(record: str, old: str, new: str, size: int) -> str:
-    """A record whose output of md5 `old` is another object."""
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _with_output(record: str, path: str, md5: str, size: int) -> str:
+    """A record whose output at `path` is another object."""
     head, mark, rest = record.partition("    outs:\n")
     items = re.split(r"(?m)^(?=    - )", rest)
     replaced = [
-        _SIZE_LINE.sub(rf"\1size: {size}", _MD5_LINE.sub(rf"\1md5: {yaml_md5(new)}", item))
-        if re.search(rf"(?m)^[ -]*md5: '?{old}'?$", item)
+        _SIZE_LINE.sub(rf"\1size: {size}", _MD5_LINE.sub(rf"\1md5: {yaml_md5(md5)}", item))
+        if f"/{path}".endswith(f"/{_path_of(item)}")
         else item
         for item in items
     ]
     return head + mark + "".join(replaced)
+
+
+def _path_of(item: str) -> str:
+    """The path of an output's text; nothing, which is no path's end, where it names none."""
+    found = _PATH_LINE.search(item)
+    return posixpath.normpath(found[1].strip("'\"")) if found else "\n"
