@@ -200,6 +200,8 @@ HOMES = {
     },
     "git": {"soup_git.storage.gitrepo"},
     "dvc": {"soup_git.storage.dvcrepo"},
+    "dask": {"soup_git.evaluation.executors"},
+    "distributed": {"soup_git.evaluation.executors"},
     "typer": {"soup_git.cli"},
     "click": {"soup_git.cli"},
     "torch": {"soup_git.training", "soup_git.evaluation", "soup_git.serving"},
@@ -222,6 +224,7 @@ def dependencies_away_from_home(sources: list[Source]) -> list[str]:
 
 HEAVY = (
     "numpy", "dvc", "torch", "transformers", "pydantic", "git", "safetensors", "datasets", "trl", "peft",
+    "dask", "distributed",
 )  # fmt: skip
 """Dependencies that cost more than a whole command of ours: loaded where they are used."""
 

@@ -1,0 +1,1 @@
+"""Judging adapters: probes, and where they run."""
