@@ -192,8 +192,10 @@ def core_that_reads_or_writes(sources: list[Source]) -> list[str]:
 
 
 HOMES = {
-    # shell.py types the demo's commands for a user; it asks git and DVC nothing.
+    # shell.py types the demo's commands for a user, probes.py runs the user's own eval command;
+    # they ask git and DVC nothing.
     "subprocess": {
+        "soup_git.evaluation.probes",
         "soup_git.storage.gitrepo",
         "soup_git.storage.dvcrepo",
         "soup_git.storage.shell",

@@ -6,11 +6,12 @@ verbs, so that no verb pays for what another one needs.
 
 # ruff: isort: skip_file
 # Imported in the order in which the help lists their verbs.
-from soup_git.cli import workspace, branches, history, sharing, training, lock, arithmetic
+from soup_git.cli import workspace, branches, history, sharing, training, lock, arithmetic, bisect
 from soup_git.cli.app import command_tree, run
 
 __all__ = [
     "arithmetic",
+    "bisect",
     "branches",
     "command_tree",
     "history",

@@ -43,10 +43,12 @@ class NoisySearch:
         self._bad = [0] * count
         self._usable = list(range(count))
         self._believed: Posterior | None = None
+        self._awaited = 0
         self.probes = 0
 
     def tell(self, position: int, verdict: Verdict) -> None:
         self.probes += 1
+        self._awaited = max(0, self._awaited - 1)
         self._believed = None
         if verdict == Verdict.good:
             self._good[position] += 1
@@ -56,19 +58,25 @@ class NoisySearch:
             self._usable.remove(position)
 
     def is_needed(self, position: int) -> bool:
-        return position in self._usable
+        return 0 <= position < self.count
 
     def ask(self, free: int, running: Sequence[int]) -> list[int]:
         if running or not self._usable:
             return []
-        free = min(free, self._most - self.probes)
+        asked = self._choose(min(free, self._most - self.probes))
+        self._awaited = len(asked)
+        return asked
+
+    def _choose(self, count: int) -> list[int]:
         if self._fresh_ends:
-            return self._fresh_ends[:free]
-        if free == 1:
+            return self._fresh_ends[:count]
+        if count == 1:
             return [most_informative(self.belief, self._usable)[0]]
-        return quantile_positions(self.belief, free, self._usable)
+        return quantile_positions(self.belief, count, self._usable)
 
     def answer(self) -> Answer | None:
+        if self._awaited:
+            return None
         if self.probes < self._most and (self._fresh_ends or self._can_learn):
             return None
         return self.best_guess()

@@ -8,6 +8,7 @@ on other machines. Weights travel by digest, through the DVC cache and its remot
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 import uuid
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from distributed import Client
 
 _CONNECT_SECONDS = 10
+_ADDRESS = re.compile(r"(?:tcp|tls|ucx|wss?)://[^/\s]+:\d{1,5}/?|inproc://\S+")
+_START_SCHEDULER = "dask scheduler starts one and prints its address, tcp://HOST:8786"
 _START_WORKERS = "dask worker ADDRESS starts one; it needs this git-soup and a clone to work in"
 
 
@@ -95,12 +98,14 @@ def _client(address: str) -> Iterator[Client]:
             f"--scheduler needs Dask, and {error.name} is not installed",
             hint="pip install 'git-soup[dask]'",
         ) from None
+    if not _ADDRESS.fullmatch(address):
+        raise FatalError(f"{address} is no address of a Dask scheduler", hint=_START_SCHEDULER)
     try:
         client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
         raise FatalError(
             f"there is no Dask scheduler at {address}: {error}",
-            hint="dask scheduler starts one and prints its address, tcp://HOST:8786",
+            hint=_START_SCHEDULER,
         ) from None
     try:
         if not client.scheduler_info(n_workers=-1)["workers"]:

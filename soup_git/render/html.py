@@ -8,6 +8,7 @@ from html import escape
 from typing import Protocol, runtime_checkable
 
 from soup_git.core.text import printable
+from soup_git.render.barchart import Bars, svg
 from soup_git.render.heatmap import HeatMap
 from soup_git.render.report import Report, Table
 
@@ -25,11 +26,21 @@ class HasHeatMaps(Protocol):
     def heat_maps(self) -> Sequence[HeatMap]: ...
 
 
+@runtime_checkable
+class HasBars(Protocol):
+    @property
+    def title(self) -> str: ...
+
+    def bars(self) -> Sequence[Bars]: ...
+
+
 def as_html(report: Report) -> str:
-    """The report's heat maps, where it has some, then its tables."""
+    """The report's pictures, where it has some, then its tables."""
     title, maps = "git soup", []
     if isinstance(report, HasHeatMaps):
         title, maps = report.title, [heat_map(found) for found in report.heat_maps()]
+    if isinstance(report, HasBars):
+        title, maps = report.title, [*maps, *(svg(found) for found in report.bars())]
     parts = [
         f"<p>{_text(part)}</p>" if isinstance(part, str) else _table(part)
         for part in report.tables()
@@ -147,6 +158,7 @@ def _style() -> str:
         "white-space:nowrap;border:1px solid #fff}\n"
         ".odd{background:repeating-linear-gradient(45deg,#8885 0 4px,transparent 4px 8px)}\n"
         ".legend span{display:inline-block;width:1.4rem}\n"
+        ".bars text{font-size:12px;fill:currentColor}\n.bars rect{fill:#d7301f}\n"
         + steps(_LIGHT, 5, "#1b1b1b", "#fff")
         + "@media (prefers-color-scheme:dark){\nbody{background:#16130f;color:#e9e4df}\n"
         ".map td{border-color:#16130f}\n" + dark + "}\n"

@@ -55,6 +55,6 @@ def test_a_scheduler_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_an_address_that_is_none_is_said() -> None:
-    said = "no Dask scheduler at nonsense://x"
+    said = "nonsense://x is no address"
     with pytest.raises(FatalError, match=said), executor(1, "nonsense://x"):
         pass

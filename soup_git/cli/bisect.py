@@ -1,0 +1,151 @@
+"""Finding what broke: bisect, over checkpoints and inside git's own bisection."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from soup_git.cli.app import app, open_workspace, show_report
+from soup_git.cli.options import AdapterOption, JsonOption, OutputOption, Page, PageOption
+
+_HELP = """\b
+Forms:
+  git soup bisect C1 C2... --eval-command "..."    adapters, in order
+  git soup bisect GOOD..BAD --eval-command "..."   commits that changed the adapter
+  git soup bisect run/ID --eval-command "..."      the checkpoints of a training run
+  git soup bisect log                              what was asked and told so far
+  git soup bisect replay FILE                      judge by a log; runs nothing
+  git soup bisect reset                            forget the search
+
+\b
+The command's exit code is the verdict: 0 good, 1 to 124 bad, 125 skip; 126 and above, a
+signal, or a command that cannot be started end the search with 128. No shell runs it;
+{ckpt} becomes a folder that holds the adapter, and SOUP_CKPT names it, too.
+
+\b
+Exit: 0 ALL_OK, 3 BROKEN_AT, 125 UNRESOLVED. A search that was ended goes on when the same
+is typed again. To follow merges: git bisect run git soup bisect-step."""
+
+CommandOption = Annotated[
+    str | None,
+    typer.Option(
+        "--eval-command",
+        metavar="COMMAND",
+        help="Judges the adapter in the folder {ckpt}: exit 0 good, 1-124 bad, 125 skip.",
+    ),
+]
+TimeoutOption = Annotated[
+    str | None,
+    typer.Option(
+        "--timeout",
+        metavar="TIME",
+        help="End a probe after 90s, 5m, ...; its checkpoint is skipped.",
+    ),
+]
+_WORDS = ("log", "replay", "reset")
+
+
+@app.command(epilog=_HELP)
+def bisect(
+    specs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="C1 C2...|GOOD..BAD|run/ID", help="Oldest first.", show_default=False
+        ),
+    ] = None,
+    command: CommandOption = None,
+    adapter: AdapterOption = None,
+    timeout: TimeoutOption = None,
+    noise: Annotated[
+        str | None,
+        typer.Option(
+            "--noise",
+            metavar="P,Q",
+            help="Verdicts lie at rate P (good judged bad), Q (bad judged good): repeat probes.",
+        ),
+    ] = None,
+    confidence: Annotated[
+        float | None,
+        typer.Option(
+            "--confidence",
+            metavar="C",
+            help="Stop at this probability; without --noise the rate of lies is estimated, too."
+            " [default: 0.95 with --noise]",
+        ),
+    ] = None,
+    most: Annotated[
+        int | None,
+        typer.Option("--max-probes", metavar="N", min=1, help="Give up a noisy search after N."),
+    ] = None,
+    jobs: Annotated[
+        int, typer.Option("-j", "--jobs", metavar="N", min=1, max=256, help="Probes at once.")
+    ] = 1,
+    scheduler: Annotated[
+        str | None,
+        typer.Option("--scheduler", metavar="ADDRESS", help="Probe on a Dask cluster's workers."),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option("--budget", metavar="TIME", help="Stop after this long: 60s to 24h."),
+    ] = None,
+    plan_only: Annotated[
+        bool, typer.Option("--plan-only", help="Say what would be probed; run nothing.")
+    ] = False,
+    form: PageOption = Page.table,
+    as_json: JsonOption = False,
+    output: OutputOption = None,
+) -> int:
+    """Find the first checkpoint that fails, also when the eval is noisy."""
+    from soup_git.commands import bisect as verb
+    from soup_git.render.report import say, write_text
+
+    if not specs:
+        raise typer.BadParameter("name the checkpoints: C1 C2..., GOOD..BAD, or run/ID")
+    if specs[0] in _WORDS:
+        _check_words(specs, command)
+        workspace = open_workspace()
+        if specs[0] == "log":
+            write_text(verb.log_text(workspace), output)
+            return 0
+        if specs[0] == "reset":
+            say("forgotten" if verb.reset(workspace) else "no bisection was under way")
+            return 0
+        report = verb.replay(workspace, Path(specs[1]))
+    else:
+        if command is None:
+            raise typer.BadParameter("--eval-command is needed: what judges a checkpoint")
+        request = verb.Request(
+            specs, command, adapter, timeout, noise, confidence, most, jobs, scheduler, budget
+        )
+        workspace = open_workspace()
+        if plan_only:
+            show_report(verb.plan(workspace, request), form, as_json, output)
+            return 0
+        report = verb.bisect(workspace, request)
+    show_report(report, form, as_json, output)
+    for hint in verb.hints(workspace, report):
+        say(f"hint: {hint}")
+    return report.exit_code
+
+
+def _check_words(specs: list[str], command: str | None) -> None:
+    wanted = 2 if specs[0] == "replay" else 1
+    if len(specs) != wanted or command is not None:
+        form = "replay FILE" if wanted == 2 else specs[0]
+        raise typer.BadParameter(
+            f"git soup bisect {form} stands alone; an adapter called {specs[0]} is ./{specs[0]}"
+        )
+
+
+@app.command("bisect-step")
+def bisect_step(
+    command: CommandOption = None, adapter: AdapterOption = None, timeout: TimeoutOption = None
+) -> int:
+    """Judge the revision that git bisect is at: git bisect run git soup bisect-step ..."""
+    from soup_git.commands import bisect as verb
+
+    if command is None:
+        raise typer.BadParameter("--eval-command is needed: what judges the adapter")
+    return verb.step(open_workspace(), command, adapter, timeout)
