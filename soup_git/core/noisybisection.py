@@ -6,6 +6,7 @@ wherever another answer is expected to tell most.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 
 from soup_git.arithmetic.posterior import (
@@ -39,17 +40,19 @@ class NoisySearch:
         self.confidence = confidence
         self._rates = rates
         self._most = most if most is not None else _PATIENCE * most_probes(count)
-        self._good = [0] * count
-        self._bad = [0] * count
-        self._usable = list(range(count))
+        # Arrays and no lists: numpy reads them where they lie.
+        self._good = array("q", [0]) * count
+        self._bad = array("q", [0]) * count
+        self._usable = array("q", range(count))
         self._believed: Posterior | None = None
+        self._next: tuple[int, float] | None = None
         self._awaited = 0
         self.probes = 0
 
     def tell(self, position: int, verdict: Verdict) -> None:
         self.probes += 1
         self._awaited = max(0, self._awaited - 1)
-        self._believed = None
+        self._believed = self._next = None
         if verdict == Verdict.good:
             self._good[position] += 1
         elif verdict == Verdict.bad:
@@ -71,7 +74,7 @@ class NoisySearch:
         if self._fresh_ends:
             return self._fresh_ends[:count]
         if count == 1:
-            return [most_informative(self.belief, self._usable)[0]]
+            return [self._best[0]]
         return quantile_positions(self.belief, count, self._usable)
 
     def answer(self) -> Answer | None:
@@ -106,4 +109,11 @@ class NoisySearch:
         """Whether the culprit is still open, and a probe could tell."""
         if not self._usable or largest_cell(self.belief, self._usable) >= self.confidence:
             return False
-        return most_informative(self.belief, self._usable)[1] >= _LEAST_BITS
+        return self._best[1] >= _LEAST_BITS
+
+    @property
+    def _best(self) -> tuple[int, float]:
+        """The position to probe next, and the bits to expect of it."""
+        if self._next is None:
+            self._next = most_informative(self.belief, self._usable)
+        return self._next
