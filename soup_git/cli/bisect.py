@@ -125,7 +125,7 @@ def bisect(
             return 0
         report = verb.bisect(workspace, request)
     show_report(report, form, as_json, output)
-    for hint in verb.hints(workspace, report):
+    for hint in verb.hints(workspace, report, adapter):
         say(f"hint: {hint}")
     return report.exit_code
 

@@ -285,6 +285,8 @@ class _Session:
                     twins=self.question.twins(),
                 )
         except Contradiction as found:
+            # The next question will be another one, and nothing should be in its way.
+            self.log.end(Found.UNRESOLVED, "good after bad")
             raise self._good_after_bad(found) from None
         except Aborted as aborted:
             raise self._no_verdict(aborted) from None
@@ -300,7 +302,7 @@ class _Session:
 
     def _resume(self) -> None:
         logged = self.log.read()
-        if logged is None or logged.end is not None:
+        if logged is None or logged.end is not None or not logged.told:
             self.log.start(self.question)
             return
         if logged.question != self.question:
@@ -562,15 +564,15 @@ def _belief(
     ]  # fmt: skip
 
 
-def hints(workspace: Workspace, report: BisectReport) -> list[str]:
+def hints(workspace: Workspace, report: BisectReport, adapter: str | None) -> list[str]:
     """What to type next."""
     if report.verdict != Found.BROKEN_AT:
         return []
     if report.last_good is None:
         return ["the first checkpoint is bad already: what broke it lies before it"]
     broken = str(report.first_broken)
-    pair = shlex.join([short(report.last_good), short(broken)])
-    found = [f"git soup diff {pair} shows what changed there"]
+    words = [short(report.last_good), short(broken), *(["--adapter", adapter] if adapter else [])]
+    found = [f"git soup diff {shlex.join(words)} shows what changed there"]
     git = workspace.git
     side = git.resolve(f"{broken}^2")
     if side is not None:

@@ -43,8 +43,10 @@ FILES = {
     "dvc.yaml": "The pipeline: dvc repro trains what soup.yaml says.",
     "metrics.json, plots/": "Numbers and curves of the last training; in git.",
     ".dvc/cache": "Weights and datasets by digest, in DVC's own layout.",
+    "GIT_DIR/SOUP_BISECT_LOG": "The log of the last git soup bisect.",
     "refs/soup/": "Training runs and the index of locks; git fetch and git push move them.",
-    "refs/notes/soup": "Evaluation results, on the commits that they belong to.",
+    "refs/notes/soup": "Evaluation results and verdicts of bisections, on the commits that they"
+    " belong to.",
 }
 
 EXAMPLES = (
@@ -65,6 +67,10 @@ EXAMPLES = (
     (
         "See what changed between two adapters, and combine them",
         ("git soup diff main politer", "git soup merge main politer -o adapters/both"),
+    ),
+    (
+        "Find the commit since which an eval fails",
+        ("git soup bisect v1.0..main --eval-command 'python eval.py {ckpt}'",),
     ),
 )
 

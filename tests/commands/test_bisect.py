@@ -167,6 +167,8 @@ def test_a_good_state_that_came_back_is_said(
     assert done.returncode == 0
     done = soup("bisect", f"{commits[7]}..HEAD", "--eval-command", EVAL, check=False)
     refused(done, 128, "good comes after bad", commits[7][:10])
+    done = soup("bisect", f"{commits[1]}..{commits[9]}", "--eval-command", EVAL, check=False)
+    assert done.returncode == 3, "the search that ended so is in nobody's way"
 
 
 # -- the command's exit codes -----------------------------------------------------------------
@@ -362,6 +364,8 @@ def test_another_question_is_refused_until_reset(
     soup: Run, bisect: Bisect, commits: dict[int, str], refused: Refused
 ) -> None:
     abort = "sh -c 'case \"$1\" in *9) exit 200;; esac' sh {ckpt}"
+    mistyped = soup("bisect", *FOLDERS, "--eval-command", "gerp {ckpt}", check=False)
+    refused(mistyped, 128, "cannot be started")
     refused(soup("bisect", *FOLDERS, "--eval-command", abort, check=False), 128, "kept/c 9")
     done = soup("bisect", *FOLDERS, "--eval-command", EVAL, check=False)
     refused(
