@@ -44,8 +44,8 @@ from soup_git.evaluation.probes import CommandProbe, Outcome
 from soup_git.render.barchart import Bars
 from soup_git.render.report import Table, say
 from soup_git.storage.bisectlog import BisectLog
+from soup_git.storage.candidates import checkpoints
 from soup_git.storage.files import bytes_of
-from soup_git.storage.history import checkpoints
 from soup_git.storage.materials import bring, materials
 from soup_git.storage.notes import append_notes
 from soup_git.storage.workspace import Workspace
@@ -621,9 +621,13 @@ def _ended_by_signals() -> Iterator[None]:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = {name: signal.signal(name, interrupt) for name in (signal.SIGTERM, signal.SIGHUP)}
+    before = {name: signal.getsignal(name) for name in (signal.SIGTERM, signal.SIGHUP)}
+    # nohup, and whoever else had a signal ignored, meant it.
+    heeded = [name for name, handler in before.items() if handler is not signal.SIG_IGN]
+    for name in heeded:
+        signal.signal(name, interrupt)
     try:
         yield
     finally:
-        for name, handler in before.items():
-            signal.signal(name, handler)
+        for name in heeded:
+            signal.signal(name, before[name])

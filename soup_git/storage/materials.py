@@ -15,9 +15,7 @@ from pathlib import Path
 
 from soup_git.core.manifest import CONFIG, MANIFEST, WEIGHTS
 from soup_git.errors import FatalError
-from soup_git.storage.dvcrepo import Output
 from soup_git.storage.resolver import Adapter
-from soup_git.storage.snapshot import inside_folder
 from soup_git.storage.workspace import Workspace
 
 
@@ -58,7 +56,7 @@ def bring(workspace: Workspace, needed: Materials) -> None:
         return
     dvc, md5 = workspace.dvc, needed.weights_md5
     if workspace.local_weights(md5, needed.path) is None and dvc.default_remote:
-        dvc.fetch([Output(inside_folder(needed.path, WEIGHTS), md5, needed.weights_size, "")])
+        workspace.dvc_remote.fetch([md5])
     if workspace.local_weights(md5, needed.path) is None:
         raise FatalError(
             f"{needed.name}: md5:{md5} is not in the DVC cache, nor in a remote",

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -424,7 +425,11 @@ def test_two_at_once_is_refused(soup: Run, commits: dict[int, str], refused: Ref
 def test_no_probe_outlives_an_ended_search(commits: dict[int, str], how: signal.Signals) -> None:
     slow = "sh -c 'echo $$ >> pids; sleep 30 & echo $! >> pids; wait' {ckpt}"
     words = [SCRIPTS / "git-soup", "bisect", "-j", "2", *FOLDERS, "--eval-command", slow]
-    done = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    done = subprocess.Popen(
+        words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        # Whoever runs the tests in the background of a shell has it ignored.
+        preexec_fn=partial(signal.signal, how, signal.SIG_DFL),
+    )  # fmt: skip
     _until(lambda: Path("pids").exists() and len(Path("pids").read_text().split()) == 4)
     done.send_signal(how)
     assert done.wait(10) == 130
