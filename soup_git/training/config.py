@@ -17,10 +17,11 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from soup_git.core import yamllines
+from soup_git.core.yamllines import Where, line_of, nearest
 from soup_git.errors import FatalError
-from soup_git.training import passthrough, rules, yaml_lines
-from soup_git.training.passthrough import nearest
-from soup_git.training.schema import SoupConfig, Where, json_schema, line_of, place
+from soup_git.training import passthrough, rules
+from soup_git.training.schema import SoupConfig, json_schema
 
 __all__ = ["SoupConfig", "json_schema", "load_config"]
 
@@ -39,7 +40,7 @@ def load_config(
         source, text = str(path_or_text), _read(path_or_text)
     else:
         source, text = "soup.yaml", path_or_text
-    raw, lines, problems = yaml_lines.read(text)
+    raw, lines, problems = yamllines.read(text)
     if not problems and not isinstance(raw, dict):
         problems.append(((), 1, "should be a mapping that starts with `base:`"))
     if isinstance(raw, dict):
@@ -52,7 +53,7 @@ def load_config(
                 (where, line_of(lines, where), what) for where, what in passthrough.check(raw)
             ]
     if problems:
-        raise _all_at_once(source, problems)
+        raise yamllines.all_at_once(source, problems)
     config = SoupConfig.model_validate(raw)
     config._source, config._lines = source, lines
     return config
@@ -61,7 +62,7 @@ def load_config(
 def _read(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            return file.read(yaml_lines.LARGEST + 1).decode("utf-8-sig")
+            return file.read(yamllines.LARGEST + 1).decode("utf-8-sig")
     except FileNotFoundError:
         raise FatalError(
             f"{path} does not exist", hint="git soup init --template chat writes one"
@@ -75,14 +76,14 @@ def _read(path: Path) -> str:
 
 def _override(
     raw: dict[str, Any], lines: dict[Where, int], overrides: Sequence[str]
-) -> Iterator[yaml_lines.Problem]:
+) -> Iterator[yamllines.Problem]:
     for override in overrides:
         key, sign, text = override.partition("=")
         path = tuple(key.split("."))
         if not sign or not all(path):
             yield (override,), 0, "an override is key=value, such as training.lr=1e-5"
             continue
-        value, _, problems = yaml_lines.read(text)
+        value, _, problems = yamllines.read(text)
         yield from (((*path, *where), 0, what) for where, _, what in problems)
         block: Any = raw
         for part in path[:-1]:
@@ -251,14 +252,3 @@ def _without(raw: dict[str, Any], wrong: Sequence[Where]) -> dict[str, Any]:
     trimmed.setdefault("base", "x")
     trimmed.setdefault("data", {}).setdefault("train", "x")
     return trimmed
-
-
-def _all_at_once(source: str, problems: list[yaml_lines.Problem]) -> FatalError:
-    texts = []
-    for where, line, what in sorted(problems, key=lambda p: p[1]):
-        at = place(source, line)
-        key = ".".join(map(str, where))
-        texts.append(f"{at}: {key}: {what}" if key else f"{at}: {what}")
-    unique = list(dict.fromkeys(texts))
-    many = f"{source}: {len(unique)} errors\n" if len(unique) > 1 else ""
-    return FatalError(many + "\n".join(unique), hint=f"edit {source}, then type the command again")

@@ -12,7 +12,7 @@ import re
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from soup_git.errors import FatalError
@@ -20,6 +20,18 @@ from soup_git.training.schema import SoupConfig
 
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+
+class NamesBase(Protocol):
+    """What names a base model: a training config, or an evaluation's choice."""
+
+    @property
+    def base(self) -> str: ...
+    @property
+    def revision(self) -> str | None: ...
+    @property
+    def trust_remote_code(self) -> bool: ...
+    def refuse(self, key: str, what: str, *, hint: str = "") -> FatalError: ...
 
 
 @dataclass(frozen=True)
@@ -32,7 +44,7 @@ class Base:
     local: bool
 
 
-def locate(config: SoupConfig, workspace_root: Path) -> Base:
+def locate(config: NamesBase, workspace_root: Path) -> Base:
     """The base that the config names: a folder (relative to the workspace), else a hub id."""
     folder = workspace_root / config.base
     if folder.is_dir():
@@ -64,7 +76,7 @@ def _offline_if_unreachable() -> None:
         os.environ["HF_HUB_OFFLINE"] = "1"
 
 
-def _inspect(config: SoupConfig, folder: Path) -> None:
+def _inspect(config: NamesBase, folder: Path) -> None:
     name = config.base
     if not (folder / "config.json").is_file():
         if (folder / "adapter_config.json").is_file():
@@ -97,7 +109,7 @@ def _inspect(config: SoupConfig, folder: Path) -> None:
                 raise config.refuse("base", f"{name} is incomplete: {shard} is missing")
 
 
-def _json(config: SoupConfig, path: Path) -> dict[str, Any]:
+def _json(config: NamesBase, path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
@@ -107,7 +119,7 @@ def _json(config: SoupConfig, path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def load_tokenizer(base: Base, config: SoupConfig) -> Any:
+def load_tokenizer(base: Base, config: NamesBase) -> Any:
     """The base's tokenizer, which must be a fast one: masks need the offsets of tokens."""
     from transformers import AutoTokenizer
 
@@ -131,10 +143,9 @@ def own_template(tokenizer: Any) -> str | None:
 
 
 def load(base: Base, config: SoupConfig, *, dtype: str, device: str) -> Any:
-    """The base model, in `dtype` ("float32", …), on `device`, frozen by PEFT later."""
+    """The base model for training, in `dtype` ("float32", …), frozen by PEFT later."""
     import torch
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers import BitsAndBytesConfig
 
     extra = dict(config.training.trl.get("model_init_kwargs") or {})
     if config.training.quantization != "none":
@@ -148,8 +159,17 @@ def load(base: Base, config: SoupConfig, *, dtype: str, device: str) -> Any:
         )
     elif config.training.quantization == "8bit":
         extra["quantization_config"] = BitsAndBytesConfig(load_in_8bit=True)
+    return load_weights(base, config, dtype=dtype, **extra)
+
+
+def load_weights(base: Base, config: NamesBase, *, dtype: str, **extra: Any) -> Any:
+    """The base model in `dtype`, from safetensors; `extra` goes to from_pretrained."""
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        return AutoModelForCausalLM.from_pretrained(
             base.source,
             revision=base.revision,
             trust_remote_code=config.trust_remote_code,
@@ -159,10 +179,9 @@ def load(base: Base, config: SoupConfig, *, dtype: str, device: str) -> Any:
         )
     except (OSError, ValueError, KeyError, TypeError, ImportError, SafetensorError) as error:
         raise _not_loaded(config, "", error) from error
-    return model
 
 
-def _not_loaded(config: SoupConfig, part: str, error: Exception) -> FatalError:
+def _not_loaded(config: NamesBase, part: str, error: Exception) -> FatalError:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     why = lines[0] if lines else type(error).__name__
     where = f"base {config.base}"

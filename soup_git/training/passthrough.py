@@ -6,14 +6,12 @@ a name of its own, and that does what it says here. The rest is refused with the
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
+from soup_git.core.yamllines import Where, nearest
 from soup_git.training import upstream
 from soup_git.training.tasks import TASKS
-
-Where = tuple[str | int, ...]
 
 # Options of TRL's config that soup.yaml has under a name of its own, and those that would
 # not do what they say here. A name ending in * stands for all that start so.
@@ -212,12 +210,6 @@ def _options(
 
 def _matches(name: str, key: str) -> bool:
     return name.startswith(key[:-1]) if key.endswith("*") else name == key
-
-
-def nearest(value: Any, candidates: Iterable[str]) -> str:
-    """`"; did you mean …?"`, or nothing when no candidate is close."""
-    close = difflib.get_close_matches(str(value), list(candidates), 1, 0.6)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def mapping(block: dict[str, Any], key: str) -> dict[str, Any]:

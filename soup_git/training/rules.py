@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from soup_git.training.schema import LoraBlock, SoupConfig, TrainingBlock, Where
+from soup_git.core.yamllines import Where
+from soup_git.training.schema import LoraBlock, SoupConfig, TrainingBlock
 from soup_git.training.tasks import TASKS
 
 Problem = tuple[Where, str]

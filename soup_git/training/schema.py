@@ -11,11 +11,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
+from soup_git.core.yamllines import Where, line_of, place
 from soup_git.data.formats import ALIASES, FORMATS
 from soup_git.errors import FatalError
 from soup_git.training.tasks import TASKS
-
-Where = tuple[str | int, ...]
 
 # Inits that subtract their product from the base's weights. Such an adapter is saved
 # converted, so that it loads on the untouched base (training/adapter.py).
@@ -200,16 +199,3 @@ def json_schema() -> dict[str, Any]:
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "soup.yaml"
     return schema
-
-
-def line_of(lines: dict[Where, int], where: Where) -> int:
-    """The line of the key, or of the closest block around it that is there."""
-    for length in range(len(where), 0, -1):
-        if where[:length] in lines:
-            return lines[where[:length]]
-    return lines.get((), 1)
-
-
-def place(source: str, line: int) -> str:
-    """`FILE:LINE`; an override on the command line has line 0."""
-    return f"{source}:{line}" if line else "-S"

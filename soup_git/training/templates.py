@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import difflib
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from soup_git.errors import FatalError
 from soup_git.training import upstream
 from soup_git.training.schema import SoupConfig
 
 LARGEST = 1 << 20
+Refuse = Callable[..., FatalError]
+"""`refuse(what, hint="")`: the error that blames whoever chose the template."""
 
 # ChatML as most models spell it, with the marks that tell what the assistant says.
 CHATML = r"""
@@ -52,41 +56,54 @@ def resolve(config: SoupConfig, workspace_root: Path, own: str | None) -> Templa
     the loss is on the assistant's turns only and the template has no marks for them, TRL's
     training variant of the very same template is taken, where TRL has one.
     """
-    choice = config.data.chat_template
+    only_answers = config.training.assistant_only_loss
+    return find(
+        config.data.chat_template,
+        workspace_root,
+        own,
+        lambda what, hint="": config.refuse("data.chat_template", what, hint=hint),
+        wants_marks=only_answers,
+    )
+
+
+def find(
+    choice: str | None, root: Path, own: str | None, refuse: Refuse, *, wants_marks: bool
+) -> Template | None:
+    """The template called `choice`, a file below `root`, or `own` where `choice` is None."""
     if choice is None:
         if own is None:
             return None
         text, origin = own, "the tokenizer's"
     elif "/" in choice or choice.endswith((".jinja", ".j2")):
-        text, origin = _from_file(config, workspace_root, choice), choice
+        text, origin = _from_file(refuse, root, choice), choice
     else:
-        text, origin = _by_name(config, choice), choice
-    _refuse_file_access(config, text, origin)
-    if config.training.assistant_only_loss and not _is_marked(text):
+        text, origin = _by_name(refuse, choice), choice
+    _refuse_file_access(refuse, text, origin)
+    if wants_marks and not _is_marked(text):
         variant = _training_variant(text)
         if variant is not None:
             return Template(variant, f"{origin}, with TRL's marks for training", marked=True)
     return Template(text, origin, marked=_is_marked(text))
 
 
-def _from_file(config: SoupConfig, root: Path, choice: str) -> str:
+def _from_file(refuse: Refuse, root: Path, choice: str) -> str:
     path = root / choice
     if not path.resolve().is_relative_to(root.resolve()):
-        raise config.refuse("data.chat_template", f"{choice} is outside the workspace")
+        raise refuse(f"{choice} is outside the workspace")
     try:
         with path.open("rb") as file:
             data = file.read(LARGEST + 1)
         text = data.decode()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        raise config.refuse("data.chat_template", f"{choice} is not a file") from None
+        raise refuse(f"{choice} is not a file") from None
     except UnicodeDecodeError:
-        raise config.refuse("data.chat_template", f"{choice} is not UTF-8") from None
+        raise refuse(f"{choice} is not UTF-8") from None
     if len(data) > LARGEST:
-        raise config.refuse("data.chat_template", f"{choice} is larger than 1 MiB")
+        raise refuse(f"{choice} is larger than 1 MiB")
     return text
 
 
-def _by_name(config: SoupConfig, name: str) -> str:
+def _by_name(refuse: Refuse, name: str) -> str:
     if name == "chatml":
         return CHATML
     folder = upstream.source("trl", "chat_templates")
@@ -96,8 +113,7 @@ def _by_name(config: SoupConfig, name: str) -> str:
         names = ["chatml", *sorted(n for n in shipped if not n.endswith("_training"))]
         close = difflib.get_close_matches(name, names, 1)
         mean = f"; did you mean {close[0]}?" if close else ""
-        raise config.refuse(
-            "data.chat_template",
+        raise refuse(
             f"{name} is no template git-soup knows{mean}",
             hint=f"a .jinja file of the workspace, or one of {', '.join(names)}",
         )
@@ -127,17 +143,13 @@ def _is_marked(text: str) -> bool:
     return "generation" in _blocks(text)
 
 
-def _refuse_file_access(config: SoupConfig, text: str, origin: str) -> None:
+def _refuse_file_access(refuse: Refuse, text: str, origin: str) -> None:
     from jinja2 import TemplateSyntaxError
 
     try:
         words = _blocks(text)
     except TemplateSyntaxError as error:
-        raise config.refuse(
-            "data.chat_template", f"{origin} is not a Jinja template: {error} (line {error.lineno})"
-        ) from None
+        raise refuse(f"{origin} is not a Jinja template: {error} (line {error.lineno})") from None
     reads = [w for w in words if w in {"include", "import", "from", "extends"}]
     if reads:
-        raise config.refuse(
-            "data.chat_template", f"{origin} reads files ({{% {reads[0]} %}}), which is refused"
-        )
+        raise refuse(f"{origin} reads files ({{% {reads[0]} %}}), which is refused")

@@ -83,7 +83,13 @@ def tokenized(
         )
     found = []
     for row in rows:
-        sequence = _sequence(row, tokenizer, template, config)
+        sequence = encoded(
+            row,
+            tokenizer,
+            template,
+            only_answers=config.training.assistant_only_loss,
+            base=config.base,
+        )
         if not any(sequence.in_loss):
             raise FatalError(
                 f"{row.file}:{row.line}: no token of this row is in the loss: "
@@ -142,10 +148,11 @@ def view(config: SoupConfig, *, workspace_root: Path, row: int = 1) -> TokenView
     )
 
 
-def _sequence(
-    row: DataRow, tokenizer: Any, template: Template | None, config: SoupConfig
+def encoded(
+    row: DataRow, tokenizer: Any, template: Template | None, *, only_answers: bool, base: str
 ) -> Encoded:
-    values, only_answers = row.values, config.training.assistant_only_loss
+    """One row's tokens; with `only_answers` only what the assistant says is in the loss."""
+    values = row.values
     if "text" in values:
         ids = tokenizer(text=_ended(values["text"], tokenizer))["input_ids"]
         return Encoded(ids, [True] * len(ids))
@@ -153,24 +160,24 @@ def _sequence(
         prompt = tokenizer(text=values["prompt"])["input_ids"]
         whole = _ended(values["prompt"] + values["completion"], tokenizer)
         ids = tokenizer(text=whole)["input_ids"]
-        start = _common_prefix(prompt, ids) if only_answers else 0
+        start = common_prefix(prompt, ids) if only_answers else 0
         return Encoded(ids, [i >= start for i in range(len(ids))])
-    return _conversation(row, tokenizer, template, config)
+    return _conversation(row, tokenizer, template, only_answers=only_answers, base=base)
 
 
 def _conversation(
-    row: DataRow, tokenizer: Any, template: Template | None, config: SoupConfig
+    row: DataRow, tokenizer: Any, template: Template | None, *, only_answers: bool, base: str
 ) -> Encoded:
     from jinja2 import TemplateError
 
     if template is None:
         raise FatalError(
-            f"the tokenizer of {config.base} has no chat template, and these rows are turns",
+            f"the tokenizer of {base} has no chat template, and these rows are turns",
             hint="set data.chat_template in soup.yaml: chatml, another name, or a .jinja file",
         )
-    values, only_answers = row.values, config.training.assistant_only_loss
+    values = row.values
     turns = values["messages"] if "messages" in values else values["prompt"] + values["completion"]
-    render = _Renderer(tokenizer, template.text, values.get("tools"))
+    render = Renderer(tokenizer, template.text, values.get("tools"))
     try:
         if not only_answers:
             ids = render.ids(turns)
@@ -180,7 +187,7 @@ def _conversation(
         else:
             ids, in_loss = _by_prefixes(row, turns, render)
         if only_answers and "prompt" in values:
-            start = _common_prefix(render.ids(values["prompt"], prompt=True), ids)
+            start = common_prefix(render.ids(values["prompt"], prompt=True), ids)
             in_loss = [learnt and i >= start for i, learnt in enumerate(in_loss)]
     except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError) as error:
         # A template is a program: it can fail in any of these ways.
@@ -192,7 +199,7 @@ def _conversation(
     return Encoded(ids, in_loss)
 
 
-class _Renderer:
+class Renderer:
     """The tokenizer's `apply_chat_template` with everything but the turns fixed."""
 
     def __init__(self, tokenizer: Any, text: str, tools: list[Row] | None) -> None:
@@ -227,7 +234,7 @@ class _Renderer:
         return list(encoded["input_ids"]), list(encoded["offset_mapping"])
 
 
-def _by_prefixes(row: DataRow, turns: list[Row], render: _Renderer) -> tuple[list[int], list[bool]]:
+def _by_prefixes(row: DataRow, turns: list[Row], render: Renderer) -> tuple[list[int], list[bool]]:
     """The assistant's tokens where the template has no marks for them: checked, not trusted.
 
     What the assistant says is the difference between the conversation up to its turn, with
@@ -261,7 +268,7 @@ def _ended(text: str, tokenizer: Any) -> str:
     return text if text.endswith(tokenizer.eos_token) else text + tokenizer.eos_token
 
 
-def _common_prefix(left: list[int], right: list[int]) -> int:
+def common_prefix(left: list[int], right: list[int]) -> int:
     """A tokenizer may merge across the border, or the template render the prompt otherwise."""
     length = 0
     for a, b in zip(left, right, strict=False):

@@ -1,4 +1,4 @@
-"""Reads YAML into plain values and remembers the line of every key.
+"""Reads YAML into plain values, remembers the line of every key, and blames a key by it.
 
 Stricter than PyYAML's safe loader where a config wants it: a duplicate key is an error,
 anchors and aliases are refused (an alias bomb of a kilobyte expands to gigabytes), and
@@ -7,16 +7,20 @@ anchors and aliases are refused (an alias bomb of a kilobyte expands to gigabyte
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import yaml
 
+from soup_git.errors import FatalError
+
 LARGEST = 1 << 20  # bytes; a config is a page, not a database
 DEEPEST = 32
 
-Path = tuple[str | int, ...]
-Problem = tuple[Path, int, str]  # where, line, what is wrong
+Where = tuple[str | int, ...]
+Problem = tuple[Where, int, str]  # where, line, what is wrong
 
 
 class _Loader(yaml.SafeLoader):
@@ -35,7 +39,7 @@ _Loader.add_implicit_resolver(
 )
 
 
-def read(text: str) -> tuple[Any, dict[Path, int], list[Problem]]:
+def read(text: str) -> tuple[Any, dict[Where, int], list[Problem]]:
     """The document's value, the line of each key and item, and what is wrong with it.
 
     After a problem the value holds what could still be read, so that the checks that
@@ -44,7 +48,7 @@ def read(text: str) -> tuple[Any, dict[Path, int], list[Problem]]:
     if len(text) > LARGEST or len(text.encode("utf-8", "replace")) > LARGEST:
         return None, {}, [((), 1, "a config may have at most 1 MiB")]
     problems: list[Problem] = []
-    lines: dict[Path, int] = {}
+    lines: dict[Where, int] = {}
     try:
         depth = 0
         for event in yaml.parse(text, Loader=_Loader):
@@ -68,7 +72,7 @@ def read(text: str) -> tuple[Any, dict[Path, int], list[Problem]]:
 
 
 def _value(
-    loader: _Loader, node: yaml.Node, path: Path, lines: dict[Path, int], problems: list[Problem]
+    loader: _Loader, node: yaml.Node, path: Where, lines: dict[Where, int], problems: list[Problem]
 ) -> Any:
     lines.setdefault(path, node.start_mark.line + 1)
     if isinstance(node, yaml.SequenceNode) and node.tag == "tag:yaml.org,2002:seq":
@@ -99,3 +103,35 @@ def _value(
             return None
     problems.append((path, node.start_mark.line + 1, f"the tag {node.tag} is not accepted here"))
     return None
+
+
+def line_of(lines: dict[Where, int], where: Where) -> int:
+    """The line of the key, or of the closest block around it that is there."""
+    for length in range(len(where), 0, -1):
+        if where[:length] in lines:
+            return lines[where[:length]]
+    return lines.get((), 1)
+
+
+def place(source: str, line: int) -> str:
+    """`FILE:LINE`; an override on the command line has line 0."""
+    return f"{source}:{line}" if line else "-S"
+
+
+def nearest(value: Any, candidates: Iterable[str]) -> str:
+    """`"; did you mean …?"`, or nothing when no candidate is close."""
+    close = difflib.get_close_matches(str(value), list(candidates), 1, 0.6)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def all_at_once(source: str, problems: Sequence[Problem]) -> FatalError:
+    """One error that names every problem as `FILE:LINE: key.path: what is wrong`."""
+    texts = []
+    for where, line, what in sorted(problems, key=lambda p: p[1]):
+        key = ".".join(map(str, where))
+        texts.append(
+            f"{place(source, line)}: {key}: {what}" if key else f"{place(source, line)}: {what}"
+        )
+    unique = list(dict.fromkeys(texts))
+    many = f"{source}: {len(unique)} errors\n" if len(unique) > 1 else ""
+    return FatalError(many + "\n".join(unique), hint=f"edit {source}, then type the command again")
