@@ -1,1 +1,2 @@
-"""Judging adapters: probes, and where they run."""
+"""What adapters are worth: suites, scorers, the runner on the real model, gates, statistics,
+searches and probes, and where they run."""

@@ -1,0 +1,71 @@
+"""What is evaluated: an adapter's config and weights, from a file or from memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from soup_git.core.digests import sha256_hex
+from soup_git.errors import FatalError
+from soup_git.storage.resolver import Adapter
+
+Tensors = Mapping[str, Any]
+"""Names as in the adapter's file -> torch tensors or numpy arrays."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One adapter, wherever its numbers are.
+
+    `config` is what its adapter_config.json holds. `load()` gives its tensors each time it
+    is asked. `digest` names weights and config together; without one, scores are not
+    cached. `scaling` multiplies the update of a module (`model.layers.0.mlp.up_proj` -> 0.0
+    takes it out): what blame ablates with.
+    """
+
+    name: str
+    config: Mapping[str, Any]
+    load: Callable[[], Tensors]
+    digest: str | None = None
+    scaling: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def base(self) -> str | None:
+        base = self.config.get("base_model_name_or_path")
+        return base if isinstance(base, str) else None
+
+    @property
+    def revision(self) -> str | None:
+        revision = self.config.get("revision")
+        return revision if isinstance(revision, str) else None
+
+
+def in_memory(name: str, config: Mapping[str, Any], tensors: Tensors) -> Candidate:
+    """A candidate that exists nowhere but here: a search's, never cached."""
+    return Candidate(name, config, lambda: tensors)
+
+
+def of_adapter(adapter: Adapter) -> Candidate:
+    """The candidate of a resolved adapter; its weights must be on this machine."""
+    weights = adapter.weights
+    if weights is None:
+        raise FatalError(
+            f"the weights of {adapter.spec} (md5:{adapter.manifest.weights_md5}) are not here",
+            hint="git soup checkout, or dvc fetch, brings them from the DVC remote",
+        )
+
+    def load() -> Tensors:
+        from safetensors.torch import load_file
+
+        tensors: Tensors = load_file(weights)
+        return tensors
+
+    config = sha256_hex(adapter.config_data)
+    return Candidate(
+        name=adapter.spec,
+        config=json.loads(adapter.config_data),
+        load=load,
+        digest=f"{adapter.manifest.weights_md5}-{config}",
+    )
