@@ -6,7 +6,8 @@ verbs, so that no verb pays for what another one needs.
 
 # ruff: isort: skip_file
 # Imported in the order in which the help lists their verbs.
-from soup_git.cli import workspace, branches, history, sharing, training, lock, arithmetic, bisect
+from soup_git.cli import workspace, branches, history, sharing, training, evaluation
+from soup_git.cli import bisect, arithmetic, lock
 from soup_git.cli.app import command_tree, run
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "bisect",
     "branches",
     "command_tree",
+    "evaluation",
     "history",
     "lock",
     "run",

@@ -15,7 +15,7 @@ from soup_git.core.expression import coefficients
 from soup_git.core.manifest import CONFIG, MANIFEST, WEIGHTS, Manifest, make_manifest
 from soup_git.errors import ExitCode, FatalError
 from soup_git.render.report import Table, size
-from soup_git.storage.resolver import Adapter
+from soup_git.storage.resolver import Adapter, refuse_changed_weights
 from soup_git.storage.snapshot import Snapshot
 from soup_git.storage.workspace import Workspace
 
@@ -331,7 +331,7 @@ def _opened(
     from soup_git.storage.updates import open_adapter
 
     for adapter in adapters:
-        _refuse_changed_weights(workspace, adapter)
+        refuse_changed_weights(workspace, adapter)
     inputs = [Input(open_adapter(a), w) for a, w in zip(adapters, weights, strict=True)]
     if len(inputs) > 1:
         refuse_what_cannot_merge(inputs)
@@ -354,18 +354,6 @@ def _opened(
                 "the adapters are equal and their weights add up to 0: nothing is left", hint=_FORM
             )
     return inputs, notes
-
-
-def _refuse_changed_weights(workspace: Workspace, adapter: Adapter) -> None:
-    if adapter.weights is None:
-        return
-    found = workspace.md5(adapter.weights)
-    if found != adapter.manifest.weights_md5:
-        raise FatalError(
-            f"the weights of {adapter.spec} have md5:{found}, its manifest says"
-            f" md5:{adapter.manifest.weights_md5}",
-            hint="git soup fsck names what is damaged, git soup checkout brings it back",
-        )
 
 
 # -- what is written --------------------------------------------------------------------------

@@ -22,10 +22,12 @@ class ConfigPins:
     seed: int | None = None
     output: str | None = None
     revision: str | None = None
+    chat_template: str | None = None
+    trust_remote_code: bool = False
 
 
 def parse_config_pins(data: bytes, where: str) -> ConfigPins:
-    """`base`, `data.train`, `training.seed` and `output` and `revision` of a training config."""
+    """What a training config says of its base, its data, its seed and its output."""
     from soup_git.core.yamltext import load_yaml
 
     if len(data) > MAX_CONFIG_BYTES:
@@ -47,6 +49,8 @@ def parse_config_pins(data: bytes, where: str) -> ConfigPins:
         seed=seed if type(seed) is int else None,
         output=_text(raw, "output"),
         revision=_text(raw, "revision"),
+        chat_template=_text(_section(raw, "data"), "chat_template"),
+        trust_remote_code=raw.get("trust_remote_code") is True,
     )
 
 

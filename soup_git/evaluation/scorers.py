@@ -96,7 +96,8 @@ def scorer_of(scoring: str) -> Scorer:
 # -- what a row needs --------------------------------------------------------------------------
 
 
-def _check_prompt(row: EvalRow) -> None:
+def check_prompt(row: EvalRow) -> None:
+    """A prompt, as text or turns, with tools if any. Raises BadRowError."""
     prompt = row.prompt
     is_turns = isinstance(prompt, list) and prompt and all(isinstance(t, dict) for t in prompt)
     if prompt is None:
@@ -112,7 +113,7 @@ def _check_prompt(row: EvalRow) -> None:
 
 def _check_text(row: EvalRow, _task: Task) -> None:
     """`expected` is a text, or several of which one is enough."""
-    _check_prompt(row)
+    check_prompt(row)
     if not references(row):
         raise BadRowError(f"needs expected as text, or a list of texts; this row has {_keys(row)}")
 
@@ -134,7 +135,7 @@ def _keys(row: EvalRow) -> str:
 
 
 def _check_free(row: EvalRow, _task: Task) -> None:
-    _check_prompt(row)
+    check_prompt(row)
 
 
 # -- text --------------------------------------------------------------------------------------
@@ -264,7 +265,7 @@ def _regex(task: Task) -> Callable[[str, str], float]:
 
 
 def _check_schema(row: EvalRow, task: Task) -> None:
-    _check_prompt(row)
+    check_prompt(row)
     _schema_of(row, task)
 
 
@@ -337,7 +338,7 @@ def _json_schema(task: Task, _context: Context) -> ScoreAnswer:
 
 
 def _check_calls(row: EvalRow, _task: Task) -> None:
-    _check_prompt(row)
+    check_prompt(row)
     if toolcalls.expected_calls(row.expected) is None:
         raise BadRowError('needs expected as {"name": …, "arguments": {…}}, or a list of such')
 
@@ -394,7 +395,7 @@ def _rouge(_task: Task, _context: Context) -> ScoreAnswer:
 def _check_loss(row: EvalRow, _task: Task) -> None:
     """A prompt with what is expected, or a row as training takes them."""
     if row.prompt is not None and row.expected is not None:
-        _check_prompt(row)
+        check_prompt(row)
         if not isinstance(row.expected, str) or not row.expected.strip():
             raise BadRowError("needs expected as text: what the loss is measured on")
         return
@@ -419,7 +420,7 @@ def score_loss(logprob: float, tokens: int) -> Scored:
 
 
 def _check_choice(row: EvalRow, _task: Task) -> None:
-    _check_prompt(row)
+    check_prompt(row)
     choices = options_of(row)
     if len(choices) < 2:
         raise BadRowError("needs options: a list of two texts or more")

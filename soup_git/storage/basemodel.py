@@ -7,6 +7,13 @@ from pathlib import Path
 from soup_git.arithmetic.floats import Stored
 from soup_git.errors import FatalError
 from soup_git.storage.tensors import TensorFile
+from soup_git.storage.weights import read_header
+
+
+def shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Tensor name -> shape, from the headers alone."""
+    files = sorted(folder.glob("*.safetensors"))
+    return {entry.name: entry.shape for file in files for entry in read_header(file)}
 
 
 class BaseModel:

@@ -246,3 +246,16 @@ def _in_words(reading: Reading) -> str:
             return f"the training run {run}"
         case RevisionSpec(revision, _):
             return f"the revision {revision}"
+
+
+def refuse_changed_weights(workspace: Workspace, adapter: Adapter) -> None:
+    """Weights that are here are those that the manifest names, or nothing is computed on them."""
+    if adapter.weights is None:
+        return
+    found = workspace.md5(adapter.weights)
+    if found != adapter.manifest.weights_md5:
+        raise FatalError(
+            f"the weights of {adapter.spec} have md5:{found}, its manifest says"
+            f" md5:{adapter.manifest.weights_md5}",
+            hint="git soup fsck names what is damaged, git soup checkout brings it back",
+        )
