@@ -150,6 +150,15 @@ def merge(
             "--allow-cross-base", help="Merge although the configs name different base models."
         ),
     ] = False,
+    suite: Annotated[
+        Path | None,
+        typer.Option(
+            "--eval", metavar="SUITE", help="Score inputs and result, and give a verdict."
+        ),
+    ] = None,
+    allow_python: Annotated[
+        bool, typer.Option("--allow-python", help="Let the suite run scorers of the workspace.")
+    ] = False,
     force: Annotated[
         bool, typer.Option("-f", "--force", help="Replace an adapter that DIR holds.")
     ] = False,
@@ -179,13 +188,15 @@ def merge(
         show_report(command.strategies(), form, as_json)
         return 0
     named = [*(specs or []), *(more or [])]
+    if allow_python and suite is None:
+        raise typer.BadParameter("--allow-python is for the suite of --eval")
     if not named:
         raise typer.BadParameter("name the adapters to merge, or without -o the revisions")
     if output is None:
         _refuse("without -o DIR", {
             "--adapter": more, "--expr": expression, "--rank": rank, "--space": space,
             "--normalize": normalize, "--base": base, "--allow-cross-base": allow_cross_base,
-            "--force": force, "--json": as_json or form is not Format.table,
+            "--force": force, "--eval": suite, "--json": as_json or form is not Format.table,
         })  # fmt: skip
         from soup_git.commands import mergecommit
 
@@ -196,7 +207,7 @@ def merge(
     _refuse("with -o DIR", {"--freeze": freeze, "--no-commit": no_commit, "-m": message})
     request = command.MergeRequest(
         named, output, strategy or "linear", weights, expression, density, seed, rank, space,
-        normalize, allow_cross_base, base, force,
+        normalize, allow_cross_base, base, force, suite, allow_python,
     )  # fmt: skip
     show_report(command.merge(open_workspace(), request), form, as_json)
     return 0

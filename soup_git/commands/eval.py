@@ -259,17 +259,29 @@ def opened(
     workspace: Workspace, request: EvalRequest
 ) -> Iterator[tuple[Runner, list[Named], Named | None]]:
     """A runner for the request's adapters, and these. Nothing is loaded yet."""
-    from soup_git.evaluation.runner import BaseChoice, Progress, Runner
-    from soup_git.evaluation.scorecache import ScoreCache
-
     named = [resolve(workspace, spec) for spec in request.specs]
     against = resolve(workspace, request.baseline) if request.baseline else None
     everyone = [*named, *([against] if against else [])]
+    with runner_for(workspace, everyone, request) as runner:
+        if request.base is not None:
+            named = [on_base(one, runner.choice.base) for one in named]
+            against = on_base(against, runner.choice.base) if against else None
+        yield runner, named, against
+
+
+@contextmanager
+def runner_for(
+    workspace: Workspace, named: Sequence[Named], request: EvalRequest
+) -> Iterator[Runner]:
+    """A runner on the base that all of `named` are for, with the request's settings.
+
+    Raises FatalError when one of them is for another base, or does not fit its shapes.
+    """
+    from soup_git.evaluation.runner import BaseChoice, Progress, Runner
+    from soup_git.evaluation.scorecache import ScoreCache
+
     pins = config_pins(workspace)
-    base, revision, said_by = _base_of(everyone, request.base, pins)
-    if request.base is not None:
-        named = [_on(one, base) for one in named]
-        against = _on(against, base) if against else None
+    base, revision, said_by = _base_of(named, request.base, pins)
     known = base_model_pin(workspace, base, network=False, revision=revision)
     choice = BaseChoice(
         base, revision, pins.trust_remote_code and pins.base == base, known.digest, said_by
@@ -287,14 +299,14 @@ def opened(
         threads=request.threads,
         progress=progress,
     )
-    for one in everyone:
+    for one in named:
         if one.candidate is not None and request.base is None:
             runner.refuse_other_base(one.candidate)
         if one.adapter is not None:
             _refuse_misfit(one.adapter, workspace.root / base)
     try:
         with runner:
-            yield runner, named, against
+            yield runner
     finally:
         progress.close()
 
@@ -338,7 +350,7 @@ def _base_of(
     )
 
 
-def _on(one: Named, base: str) -> Named:
+def on_base(one: Named, base: str) -> Named:
     """The same adapter, said to be for `base`."""
     if one.candidate is None:
         return one

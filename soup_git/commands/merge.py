@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from soup_git.commands.fetching import with_weights
+from soup_git.commands.eval import EvalRequest
+from soup_git.commands.verdict import Judging, judging, recipe_line
+from soup_git.commands.verdict import tables as verdict_tables
 from soup_git.core.adapter import parse_adapter_config
 from soup_git.core.expression import coefficients
 from soup_git.core.manifest import CONFIG, MANIFEST, WEIGHTS, Manifest, make_manifest
@@ -20,6 +23,7 @@ from soup_git.storage.snapshot import Snapshot
 from soup_git.storage.workspace import Workspace
 
 if TYPE_CHECKING:
+    from soup_git.evaluation.verdict import Verdict
     from soup_git.storage.merging import Input, Outcome, Recipe
 
 MAX_INPUTS = 16
@@ -45,6 +49,9 @@ class MergeRequest:
     allow_cross_base: bool = False
     base: Path | None = None
     force: bool = False
+    suite: Path | None = None
+    """Judge the result on this suite."""
+    allow_python: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,6 +91,8 @@ class MergeReport:
     """‖merged − written‖/‖merged‖ over all modules; None where there is no true ΔW to compare."""
     notes: list[str]
     layers: list[ModuleResidual] = field(default_factory=list)
+    verdict: Verdict | None = None
+    """Whether it kept what its inputs could; None where no suite was named."""
 
     def tables(self) -> Sequence[Table | str]:
         settings = "".join(f", {key} {value:g}" for key, value in self.settings.items())
@@ -106,6 +115,8 @@ class MergeReport:
             worst = sorted(worst, key=lambda x: -(x.residual or 0.0))[:_WORST_IN_TABLE]
             found = [(x.module, str(x.rank), f"{100 * (x.residual or 0):.2g} %") for x in worst]
             parts += ["", Table(("lost most to the rank", "rank>", "residual>"), found)]
+        if self.verdict is not None:
+            parts += ["", *verdict_tables(self.verdict)]
         return [*parts, *(f"note: {note}" for note in self.notes)]
 
     def _residual(self) -> str:
@@ -155,8 +166,19 @@ def merge(workspace: Workspace, request: MergeRequest) -> MergeReport:
     adapters = with_weights(workspace, [workspace.adapter(spec) for spec in request.specs])
     notes = _refuse_other_bases(adapters, allowed=request.allow_cross_base)
     _refuse_output(request, adapters)
+    judge = _judge(workspace, request, adapters)
     inputs, found = _opened(workspace, adapters, weights, recipe)
-    return _written(request, recipe, inputs, [*notes, *found])
+    return _written(request, recipe, inputs, [*notes, *found], judge)
+
+
+def _judge(
+    workspace: Workspace, request: MergeRequest, adapters: Sequence[Adapter]
+) -> Judging | None:
+    if request.suite is None:
+        return None
+    base = str(request.base) if request.base is not None else None
+    asked = EvalRequest([], request.suite, base=base, allow_python=request.allow_python)
+    return judging(workspace, adapters, request.suite, asked)
 
 
 # -- what is asked for ------------------------------------------------------------------------
@@ -360,7 +382,11 @@ def _opened(
 
 
 def _written(
-    request: MergeRequest, recipe: Recipe, inputs: Sequence[Input], notes: list[str]
+    request: MergeRequest,
+    recipe: Recipe,
+    inputs: Sequence[Input],
+    notes: list[str],
+    judge: Judging | None = None,
 ) -> MergeReport:
     from soup_git.storage.basemodel import BaseModel
     from soup_git.storage.folders import folder_beside
@@ -380,9 +406,12 @@ def _written(
                 hint="smaller --weights",
             )
         config = parse_adapter_config((folder / CONFIG).read_bytes(), str(request.output / CONFIG))
+        verdict = judge(folder, made.md5) if judge is not None else None
+        lines = recipe_lines(recipe, inputs, request.base)
+        lines += [recipe_line(verdict)] if verdict is not None else []
         manifest = make_manifest(
             config, made.tensors, weights_md5=made.md5, weights_size=made.size,
-            recipe=recipe_lines(recipe, inputs, request.base), where=str(request.output / CONFIG),
+            recipe=lines, where=str(request.output / CONFIG),
         )  # fmt: skip
         (folder / MANIFEST).write_text(manifest.text(), "utf-8")
     return MergeReport(
@@ -404,6 +433,7 @@ def _written(
         residual=outcome.residual,
         notes=[*notes, *outcome.notes, *_rank_note(recipe, inputs, outcome)],
         layers=[ModuleResidual(m.module, m.rank, m.inputs, m.residual) for m in outcome.modules],
+        verdict=verdict,
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 from soup_git.evaluation.results import TaskResult, by_name
-from soup_git.evaluation.statistics import CONFIDENCE, Difference
+from soup_git.evaluation.statistics import CONFIDENCE, EXP_MEAN, Difference
 from soup_git.evaluation.suite import Threshold
 
 OK, WARNING, FAILED = "ok", "warning", "failed"
@@ -45,8 +45,8 @@ def decide(
     for result in results:
         threshold = thresholds.get(result.name)
         if threshold is None:
-            if baseline is None:
-                continue
+            if baseline is None or result.kind == EXP_MEAN:
+                continue  # a perplexity says what its loss has said
             threshold = NO_REGRESSION
         found += _of_result(result, others.get(result.name), threshold)
     known = {result.name for result in results}
@@ -94,7 +94,7 @@ def _of_drop(result: TaskResult, baseline: TaskResult | None, max_drop: float | 
         )
     allowed = _allowed(max_drop, baseline.value)
     shown = f"drop up to {max_drop if isinstance(max_drop, str) else f'{max_drop:g}'}"
-    drop, low, high = _worse(gap, result.higher_is_better)
+    drop, low, high = worse(gap, result.higher_is_better)
     # Past the threshold by a hair is a matter of floating point, not of the adapter.
     if drop <= allowed + 1e-9 * max(1.0, abs(baseline.value)):
         state, why = OK, ""
@@ -113,7 +113,7 @@ def _allowed(max_drop: float | str, baseline: float) -> float:
     return float(max_drop)
 
 
-def _worse(gap: Difference, higher_is_better: bool) -> tuple[float, float | None, float | None]:
+def worse(gap: Difference, higher_is_better: bool) -> tuple[float, float | None, float | None]:
     """The difference and its interval, counted in the direction that is worse."""
     if not higher_is_better:
         return gap.value, gap.low, gap.high
