@@ -17,10 +17,20 @@ from soup_git.core.text import printable
 
 ISSUES = "https://github.com/git-soup/git-soup/issues"
 
-OF_THE_TRAIN_EXTRA = {
-    "accelerate", "datasets", "jinja2", "peft", "safetensors", "tokenizers", "torch",
-    "transformers", "trl",
+_TRAINS = "this trains or reads a model"
+_SCORES = "this scores what a model says"
+EXTRA_OF = {
+    **dict.fromkeys(
+        ("accelerate", "datasets", "jinja2", "peft", "safetensors", "tokenizers", "torch",
+         "transformers", "trl"),
+        ("train", _TRAINS),
+    ),
+    **dict.fromkeys(
+        ("jsonschema", "referencing", "regex", "rouge_score", "sacrebleu"), ("eval", _SCORES)
+    ),
+    "lm_eval": ("lm-eval", "this asks lm-evaluation-harness"),
 }  # fmt: skip
+"""What an extra brings -> the extra, and what it is for."""
 
 
 class ExitCode(IntEnum):
@@ -79,12 +89,14 @@ def run_to_exit_code(command: Callable[[], int]) -> int:
     except OSError as error:
         return report_error(_from_the_system(error))
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in OF_THE_TRAIN_EXTRA:
+        known = EXTRA_OF.get((error.name or "").partition(".")[0])
+        if known is None:
             return _report_bug()
+        extra, what = known
         return report_error(
             FatalError(
-                f"this trains or reads a model, and {error.name} is not installed",
-                hint="pip install 'git-soup[train]'",
+                f"{what}, and {error.name} is not installed",
+                hint=f"pip install 'git-soup[{extra}]'",
             )
         )
     except Exception:  # noqa: BLE001 - the edge: whatever else arrives here is our bug

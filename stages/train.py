@@ -12,6 +12,7 @@ from soup_git.errors import run_to_exit_code
 
 def main() -> int:
     from soup_git.commands.lock import Overrides, compute
+    from soup_git.commands.traingate import gate_of
     from soup_git.core.lock import LOCK
     from soup_git.core.manifest import MANIFEST
     from soup_git.core.trainconfig import CONFIG_FILE
@@ -39,6 +40,7 @@ def main() -> int:
         output=output,
         state_dir=state_dir,
         on_checkpoint=recorder.record,
+        gate=gate_of(workspace, config),
     )
 
     manifest = manifest_of(workspace, output, adapter, keep=True)

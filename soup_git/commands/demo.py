@@ -129,6 +129,7 @@ class _Story:
         self._write(".gitignore", f"/{BASE.partition('/')[0]}/\n")
         self._write("soup.yaml", CONFIG)
         self._take("support.jsonl")
+        self._take("support_eval.jsonl", "eval/prompts.jsonl")
         self.type("git init --quiet --initial-branch=main")
         for key, name in (("user.name", "Demo"), ("user.email", "demo@example.org")):
             self.type(f"git config {key} {name}")
@@ -161,6 +162,8 @@ class _Story:
         self.type("git commit --quiet -m 'Train the polite adapter'")
         self.tell("What changed between the two adapters, per module:")
         self.type("git soup diff main politer --top-k 5")
+        self.tell("And which is better, on twenty questions they were not trained on:")
+        self.type("git soup eval main politer --baseline base --suite eval/suite.yaml")
 
     def come_back(self) -> None:
         self.tell("Back to the first branch: config, data and weights come back with it.")
@@ -196,10 +199,10 @@ class _Story:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
 
-    def _take(self, name: str) -> None:
-        """Make a shipped dataset the training data."""
+    def _take(self, name: str, place: str = "data/train.jsonl") -> None:
+        """Put a shipped dataset into its place; the training data's, unless another is said."""
         source = resources.files("soup_git.training").joinpath("demo_data", name)
-        target = self._folder / "data" / "train.jsonl"
+        target = self._folder / place
         target.parent.mkdir(exist_ok=True)
         with resources.as_file(source) as file:
             shutil.copyfile(file, target)

@@ -23,6 +23,7 @@ from soup_git.storage.gitsetup import apply_setting, missing_settings
 
 IGNORED = ("adapter_model.safetensors", TEMPORARY)
 _PIPELINE = "soup.yaml, dvc.yaml"
+_SUITE = ("eval/suite.yaml", "eval/prompts.jsonl")
 _NEXT = "Next: git soup add DIR tracks adapters you have, or git soup init --template chat to train one."
 _HEADING = "# git-soup (git soup init)"
 
@@ -165,7 +166,7 @@ def _lines(git: GitRepo, name: str, wanted: Sequence[str], note: str) -> _Part:
 
 
 def _pipeline(git: GitRepo, template: Template) -> _Part:
-    """`soup.yaml` and `dvc.yaml`; the ones that are there already stay as they are."""
+    """`soup.yaml`, `dvc.yaml` and a suite; what is there already stays as it is."""
     base = git.root / template.base
     values = {
         "@BASE@": json.dumps(template.base),
@@ -175,7 +176,11 @@ def _pipeline(git: GitRepo, template: Template) -> _Part:
     }
 
     def missing() -> list[str]:
-        return [name for name in ("soup.yaml", "dvc.yaml") if not (git.root / name).exists()]
+        dvc = git.root / "dvc.yaml"
+        # A pipeline of the user's own may have no stage that asks a suite.
+        asks = not dvc.is_file() or _SUITE[0] in dvc.read_text("utf-8", "replace")
+        names = ["soup.yaml", "dvc.yaml", *(_SUITE if asks else ())]
+        return [name for name in names if not (git.root / name).exists()]
 
     def complete() -> list[str]:
         created = missing()

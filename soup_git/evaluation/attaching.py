@@ -132,8 +132,10 @@ class Attachments:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             result = set_peft_model_state_dict(self._peft, state, adapter_name=shape)
-        if result.unexpected_keys:
-            raise ValueError(f"the base has no place for {result.unexpected_keys[0]}")
+        # PEFT loads a prompt's embeddings into its encoder, and calls their name unexpected.
+        strange = [key for key in result.unexpected_keys if key != "prompt_embeddings"]
+        if strange:
+            raise ValueError(f"the base has no place for {strange[0]}")
 
     def _detach(self) -> None:
         if self._peft is None:

@@ -76,7 +76,9 @@ def _of_result(
 def _of_bound(result: TaskResult, bound: float, sign: float, allowed: str) -> Decision:
     value = result.value or 0.0
     missing = sign * (bound - value)
-    noise = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2) * (result.stderr or math.inf)
+    noise = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2) * (
+        math.inf if result.stderr is None else result.stderr
+    )
     state = OK if missing <= 0 else WARNING if missing <= noise else FAILED
     why = "" if state == OK else f"misses it by {missing:.4g}"
     why += ", within the noise" if state == WARNING else ""

@@ -84,6 +84,8 @@ class Runner:
     threads: int | None = None
     """CPU threads; by default one for a small model, whose layers are over before a second wakes."""
     progress: Callable[[int, int, str], None] | None = None
+    live: Model | None = None
+    """A model that somebody else holds (a training): it is asked as it is, nothing is loaded."""
     attachments: Attachments = field(init=False)
     asked: int = field(default=0, init=False)
     """Rows that the model was asked, the cached ones not counted."""
@@ -162,6 +164,9 @@ class Runner:
     @contextmanager
     def using(self, candidate: Candidate | None) -> Iterator[Model]:
         """The model with the candidate on it; `.model` is torch's module."""
+        if self.live is not None:
+            yield self.live
+            return
         tokenizer, template = self._tokenizer_and_template()
         with self.attachments.use(candidate) as module:
             yield Model(
@@ -200,15 +205,8 @@ class Runner:
             _quiet_libraries()
             located = bases.locate(self.choice, self.root)
             tokenizer = bases.load_tokenizer(located, self.choice)
-            template = templates.find(
-                self._template or self.chat_template,
-                self.root,
-                bases.own_template(tokenizer),
-                lambda what, hint="": FatalError(
-                    f"chat_template: {what}", hint=hint or "edit the suite's chat_template"
-                ),
-                wants_marks=True,
-            )
+            choice = self._template or self.chat_template
+            template = named_template(choice, self.root, tokenizer)
             self._tools = tokenizer, template
         return self._tools
 
@@ -335,6 +333,19 @@ class Runner:
                 self.progress(done, max(total, done), what)
 
         return add
+
+
+def named_template(choice: str | None, root: Path, tokenizer: Any) -> Any:
+    """The chat template that a suite names; the tokenizer's own for None, where it has one."""
+    return templates.find(
+        choice,
+        root,
+        bases.own_template(tokenizer),
+        lambda what, hint="": FatalError(
+            f"chat_template: {what}", hint=hint or "edit the suite's chat_template"
+        ),
+        wants_marks=True,
+    )
 
 
 _SMALL = 50_000_000  # parameters

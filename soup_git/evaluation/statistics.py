@@ -55,9 +55,10 @@ class Difference:
 
 def estimate(kind: str, rows: Rows, *, binary: bool = False) -> Estimate | None:
     """The value and its standard error; None when no row was scored."""
-    known = _matrix([row for row in rows if row is not None])
-    if not len(known):
+    scored = [row for row in rows if row is not None]
+    if not scored:
         return None
+    known = _matrix(scored)
     value = _STATISTICS[kind](known.sum(axis=0))
     if binary:
         n = len(known)

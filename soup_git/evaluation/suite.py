@@ -430,13 +430,14 @@ def _files_of(block: TaskBlock, folder: Path, root: Path, at: str) -> dict[str, 
 
 def _find(name: str, folder: Path, root: Path, at: str) -> Path:
     """A file that a suite names: beside the suite, else from the workspace's top."""
-    for above in (folder, root):
-        path = above / name
+    places = [folder / name, root / name]
+    inside = [path for path in places if path.resolve().is_relative_to(root.resolve())]
+    if not inside:
+        raise FatalError(
+            f"{at}: {name} is outside the workspace", hint="move it into the repository"
+        )
+    for path in inside:
         if path.exists():
-            if not path.resolve().is_relative_to(root.resolve()):
-                raise FatalError(
-                    f"{at}: {name} is outside the workspace", hint="move it into the repository"
-                )
             return path
     raise FatalError(
         f"{at}: {name} does not exist, neither beside the suite nor in the workspace",

@@ -1,6 +1,7 @@
 """The state folder of a run: complete checkpoints, and what they were made with.
 
     STATE/run.json            what decides the bytes of this run; a resume must agree with it
+    STATE/stopped-by-gate     why training.eval_gate ended it
     STATE/lock                held while a process trains here
     STATE/saving/             a checkpoint being written; never read
     STATE/checkpoint-120/     a complete one: adapter_model.safetensors and adapter_config.json
@@ -29,9 +30,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from soup_git.errors import FatalError
+from soup_git.errors import ExitCode, FatalError
 
 _NAME = re.compile(r"checkpoint-(\d+)")
+_STOPPED = "stopped-by-gate"
 
 
 @contextlib.contextmanager
@@ -91,6 +93,27 @@ def clear(state_dir: Path) -> None:
     for folder in complete(state_dir):
         shutil.rmtree(folder)
     (state_dir / "run.json").unlink(missing_ok=True)
+    (state_dir / _STOPPED).unlink(missing_ok=True)
+
+
+def stop(state_dir: Path, why: str) -> None:
+    """Remember that a gate ended this run, so that starting it again does not pass it by."""
+    (state_dir / _STOPPED).write_text(why)
+
+
+def refuse_stopped(state_dir: Path) -> None:
+    """Raise what ended the run before, if a gate did."""
+    path = state_dir / _STOPPED
+    if path.is_file():
+        raise gate_failed(path.read_text())
+
+
+def gate_failed(why: str) -> FatalError:
+    return FatalError(
+        f"training was stopped by its gate: {why}",
+        hint="git soup train --restart starts anew; training.eval_gate.on_regression: warn goes on",
+        code=ExitCode.CHECK_FAILED,
+    )
 
 
 def agree(state_dir: Path, decides: dict[str, Any]) -> None:

@@ -192,6 +192,7 @@ _ELSEWHERE = {
     "output_dir": "output",
     "dataset": "data.train",
     "eval_split": "data.val_split",
+    "regression_threshold": "gate: {SCORE: {max_drop: …}} in the suite",
 }
 
 

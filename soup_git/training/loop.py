@@ -126,6 +126,9 @@ class Run:
         self.curve = Curve(config.training.logging_steps)
         self.step_loss = 0.0
         self.stop_requested = False
+        self.on_epoch: Callable[[int], str] | None = None
+        """Judges the adapter after an epoch: why training should stop, or nothing."""
+        self.gate_failed = ""
 
     @property
     def _mutated(self) -> bool:
@@ -173,6 +176,9 @@ class Run:
         with self._stop_on_signal(), contextlib.closing(line):
             self.trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
         step = int(self.trainer.state.global_step)
+        if self.gate_failed:
+            checkpoints.stop(self.state_dir, self.gate_failed)
+            raise checkpoints.gate_failed(self.gate_failed)
         if self.stop_requested and step < self.trainer.state.max_steps:
             raise FatalError(
                 f"interrupted at step {step} of {self.trainer.state.max_steps}; "
@@ -225,6 +231,17 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         if run.stop_requested:
             control.should_save = control.should_training_stop = True
         self._line.draw(state, run.curve)
+
+    def on_epoch_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
+        run = self._run
+        if run.on_epoch is None or run.stop_requested:
+            return
+        self._line.close()
+        # Whatever is scored and drawn in there, the next step's dropout stays the same.
+        with untouched_generators():
+            run.gate_failed = run.on_epoch(round(state.epoch))
+        if run.gate_failed:
+            control.should_save = control.should_training_stop = True
 
 
 class _ProgressLine:

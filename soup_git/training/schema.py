@@ -97,6 +97,19 @@ class DataBlock(_Block):
     """Only the first rows."""
 
 
+class EvalGateBlock(_Block):
+    """Score the adapter while it trains, and act when it regresses (docs/evaluation.md)."""
+
+    suite: Annotated[str, Field(min_length=1)]
+    """The suite, a YAML file of the workspace. Its `gate:` blocks hold the thresholds."""
+    every_n_epochs: Annotated[int, Field(ge=1, le=10_000)] = 1
+    """After every so many epochs."""
+    on_regression: Literal["stop", "warn", "continue"] = "stop"
+    """stop: end the training, which fails. warn: say so. continue: only show the scores."""
+    baseline: Annotated[str, Field(min_length=1)] | None = None
+    """What drops are measured from: an adapter spec (a revision), or `base`; else the suite's."""
+
+
 class TrainingBlock(_Block):
     """How to train. Options of TRL's config class that are missing here go under `trl`."""
 
@@ -152,6 +165,8 @@ class TrainingBlock(_Block):
     """One point of the loss curve per so many steps."""
     resume: bool = True
     """Go on from the last checkpoint of an interrupted run."""
+    eval_gate: EvalGateBlock | None = None
+    """Score the adapter while it trains. What comes out has the same bytes with and without."""
     lora: LoraBlock = LoraBlock()
     trl: dict[str, Any] = {}
     """Any other option of TRL's config class for the task, by its own name."""

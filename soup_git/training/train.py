@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from soup_git.core.text import printable
 from soup_git.data import formats
@@ -24,6 +24,16 @@ from soup_git.training.tasks import TASKS, Task, load
 from soup_git.training.tokens import Prepared
 
 OnCheckpoint = Callable[[int, Path, float, float], None]
+
+
+class EpochGate(Protocol):
+    """Judges the adapter while it trains: `training.eval_gate`."""
+
+    def prepare(self) -> None:
+        """Called once before the base is loaded: what it needs is missing now or never."""
+
+    def judge(self, epoch: int, model: Any, tokenizer: Any, template: Any) -> str:
+        """Called after an epoch; why training should stop, or nothing."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +80,7 @@ def train(
     state_dir: Path,
     on_checkpoint: OnCheckpoint | None = None,
     resume: bool = True,
+    gate: EpochGate | None = None,
 ) -> TrainReport:
     """Train `config` and write the adapter into `output`; return what was trained.
 
@@ -77,7 +88,8 @@ def train(
     `state_dir`, which must be on this machine, outside every DVC output, and belong to this
     run alone; an interrupted run goes on from the last complete one there, unless `resume`
     or `training.resume` is false. `on_checkpoint(step, folder, loss, learning_rate)` is
-    called for each complete checkpoint; it should tolerate hearing of one twice.
+    called for each complete checkpoint; it should tolerate hearing of one twice. `gate` judges
+    the adapter after an epoch; what it computes never moves a byte of the result.
 
     Raises FatalError for everything a user can cause, with code 130 after Ctrl-C.
     """
@@ -103,6 +115,8 @@ def train(
             hint="git soup data show --tokens shows a row; a larger data.max_length",
         )
 
+    if gate is not None:
+        gate.prepare()
     here = machine.resolve(config)
     from soup_git.training import loop
 
@@ -113,6 +127,8 @@ def train(
         facts = _facts(here)
         checkpoints.agree(state_dir, _deciding(config, facts, train_rows, held_out))
         done = checkpoints.complete(state_dir)
+        if gate is not None:
+            checkpoints.refuse_stopped(state_dir)
 
         import transformers
 
@@ -126,6 +142,8 @@ def train(
         run = loop.Run(
             config, trainer, peft_model, state_dir=state_dir, on_checkpoint=on_checkpoint
         )
+        if gate is not None:
+            run.on_epoch = lambda epoch: gate.judge(epoch, peft_model, tokenizer, template)
         trainer.soup = run
         header = _header(config, peft_model, train_set, eval_set)
         _say(header)
@@ -281,7 +299,7 @@ def _deciding(
     config: SoupConfig, facts: dict[str, Any], train: Sequence[DataRow], val: Sequence[DataRow]
 ) -> dict[str, Any]:
     """Everything that decides the bytes of the run, flat, for comparison on resume."""
-    free = {"resume", "save_steps", "save_total_limit", "logging_steps", "eval_steps"}
+    free = {"eval_gate", "resume", "save_steps", "save_total_limit", "logging_steps", "eval_steps"}
     training = config.training.model_dump(exclude={*free, "lora"})
     return (
         {f"training.{k}": v for k, v in training.items()}

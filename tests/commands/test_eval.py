@@ -1,0 +1,212 @@
+"""eval, gate, compare and merge --eval, typed in a real repository with a real model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from soup_git.commands import compare as comparing
+from soup_git.commands import eval as evaluating
+from soup_git.commands import gate as gating
+from soup_git.commands.merge import MergeRequest, merge
+from soup_git.errors import FatalError
+from soup_git.render.html import as_html
+from soup_git.render.report import FORMATS
+from soup_git.storage.notes import read_notes
+from soup_git.storage.workspace import Workspace
+from tests.conftest import Run, write_adapter
+from tests.training import tiny_model as tiny
+
+pytestmark = [
+    # Found, not imported: the hub client reads the tests' environment when it is.
+    pytest.mark.skipif(find_spec("peft") is None, reason="the train extra is not installed"),
+    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning"),
+]
+
+SUITE = """\
+decoding: {max_new_tokens: 6}
+tasks:
+  - {name: fit, prompts: prompts.jsonl, scoring: loss}
+  - {name: words, prompts: prompts.jsonl, scoring: overlap}
+"""
+ROWS = [
+    {"prompt": f"{n}: {text}", "expected": tiny.SENTENCES[(n + 1) % 5], "category": f"c{n % 2}"}
+    for n, text in enumerate(tiny.SENTENCES)
+]
+
+
+@pytest.fixture(scope="module")
+def template(
+    repo_template: Path, tmp_path_factory: pytest.TempPathFactory, git_soup_script: Path
+) -> Path:
+    root = tmp_path_factory.mktemp("judged") / "repo"
+    shutil.copytree(repo_template, root, symlinks=True)
+    tiny.make_base(root / "base")
+    (root / ".gitignore").open("a").write("/base/\n")
+    tiny.write_rows(root / "eval" / "prompts.jsonl", ROWS)
+    (root / "eval" / "suite.yaml").write_text(SUITE)
+    from tests.conftest import runner
+
+    git, soup = runner("git", cwd=root), runner("git", "soup", cwd=root)
+    for seed, message in ((1, "first"), (2, "second")):
+        write_adapter(root / "adapters" / "chat", seed=seed, rank=4, base="base", scale=0.2)
+        soup("add", "adapters/chat")
+        git("add", ".")
+        git("commit", "-qm", message)
+    return root
+
+
+@pytest.fixture
+def judged(template: Path, in_tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two commits, each with another adapter of the tiny base; a suite; the test runs in it."""
+    root = in_tmp_path / "repo"
+    shutil.copytree(template, root, symlinks=True)
+    monkeypatch.chdir(root)
+    return root
+
+
+def request(*specs: str, **how: object) -> evaluating.EvalRequest:
+    return evaluating.EvalRequest(specs, Path("eval/suite.yaml"), **how)  # type: ignore[arg-type]
+
+
+def test_eval_as_it_is_typed(judged: Path, soup: Run, git: Run) -> None:
+    done = soup(
+        "eval", "HEAD~1", "HEAD", "--suite", "eval/suite.yaml", "--baseline", "base", cwd=judged
+    )
+    lines = done.stdout.splitlines()
+    assert lines[0] == "suite suite   base base   rows 5"
+    assert lines[1].split() == ["score", "base", "HEAD~1", "Δ", "95%", "HEAD", "Δ", "95%"]
+    assert [line.split()[0] for line in lines[2:5]] == [
+        "fit.loss",
+        "fit.perplexity",
+        "words.overlap",
+    ]
+    assert "noted on" in done.stderr
+    note = json.loads(git("notes", "--ref=soup", "show", "HEAD", cwd=judged).stdout)
+    assert note["suite"] == "eval/suite.yaml"
+    assert note["baseline"]["weights"] is None
+    again = soup(
+        "eval", "HEAD~1", "HEAD", "--suite", "eval/suite.yaml", "--baseline", "base", cwd=judged
+    )
+    assert again.stdout == done.stdout
+    assert again.stderr == ""  # nothing new to note
+
+
+def test_metrics_hold_no_clock_and_categories_are_told(judged: Path) -> None:
+    workspace = Workspace.open()
+    here = str(judged / "adapters" / "chat")
+    report = evaluating.evaluate(workspace, request(here, metrics=Path("eval/metrics.json")))
+    body = json.loads(Path("eval/metrics.json").read_text())
+    assert sorted(body) == ["fit", "words"]
+    assert sorted(body["words"]) == ["overlap", "overlap_n", "overlap_stderr"]
+    assert set(report.adapters[0].scores[0].categories or {}) == {"c0", "c1"}
+    head = workspace.git.commit("HEAD")
+    (record,) = read_notes(workspace.git, [head])[head]  # its files are HEAD's
+    assert record.adapter == "adapters/chat"
+    for form in FORMATS.values():
+        assert form(report) == form(report)
+
+
+def test_a_changed_file_and_another_base_are_refused_before_anything_loads(
+    judged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from soup_git.training import model
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(model, "load_weights", never)
+    workspace = Workspace.open()
+    other = write_adapter(judged / "other", seed=3, base="org/else")
+    with pytest.raises(FatalError, match="is an adapter for org/else, not for base"):
+        evaluating.evaluate(workspace, request("HEAD", str(other)))
+    bigger = {"self_attn.q_proj": (96, 64)}
+    misfit = write_adapter(judged / "misfit", seed=3, base="base", modules=bigger)
+    with pytest.raises(FatalError, match=r"q_proj is 64x64 there, and its factor 8x96"):
+        evaluating.evaluate(workspace, request(str(misfit)))
+    with pytest.raises(FatalError, match="does not exist"):
+        evaluating.evaluate(workspace, evaluating.EvalRequest(["HEAD"], Path("none.yaml")))
+    gone = write_adapter(judged / "gone", seed=3, base="missing/base/here")
+    with pytest.raises(FatalError, match="is not a folder"):
+        evaluating.evaluate(workspace, request(str(gone)))
+
+
+def test_every_evaluation_failing_writes_nothing(
+    judged: Path, soup: Run, git: Run, refused: Callable[..., None]
+) -> None:
+    Path("eval/suite.yaml").write_text(
+        "decoding: {max_new_tokens: 2}\n"
+        "tasks:\n  - name: graded\n    prompts: prompts.jsonl\n    scoring: judge\n"
+        "    judge: {url: 'http://127.0.0.1:9/v1', model: m, retries: 0}\n"
+    )
+    notes = git("for-each-ref", "refs/notes", cwd=judged).stdout
+    done = soup(
+        "eval", "HEAD", "--suite", "eval/suite.yaml", "--metrics", "m.json", "-o", "r.txt",
+        check=False, cwd=judged,
+    )  # fmt: skip
+    refused(done, 128, "every evaluation failed: the judge was not reached")
+    assert not Path("m.json").exists() and not Path("r.txt").exists()
+    assert git("for-each-ref", "refs/notes", cwd=judged).stdout == notes
+
+
+def test_gates_pass_warn_and_fail(judged: Path, soup: Run) -> None:
+    workspace = Workspace.open()
+    against = request("HEAD", baseline="HEAD")
+    report, code = gating.gate(workspace, against)
+    assert (report.verdict, code) == ("passed", 0)
+    with pytest.raises(FatalError, match="nothing can fail"):
+        gating.gate(workspace, request("HEAD"))
+    gated = "scoring: overlap, gate: {overlap: {min: 0.99}}}"
+    Path("eval/suite.yaml").write_text(SUITE.replace("scoring: overlap}", gated))
+    done = soup("gate", "--suite", "eval/suite.yaml", check=False, cwd=judged)
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.startswith("gate failed: adapters/chat, suite suite\n")
+    assert "words.overlap" in done.stdout and "at least 0.99" in done.stdout
+
+
+def test_compare_shows_both_and_nothing_active(judged: Path) -> None:
+    lines = ["1: <script>alert(1)</script> | [x](y) ```", "2: \x1b[31mred\x1b[0m \u202eabc"]
+    Path("p.txt").write_text("\n".join(lines) + "\n")
+    report = comparing.compare(
+        Workspace.open(), comparing.CompareRequest("HEAD", "base", Path("p.txt"), max_new_tokens=4)
+    )
+    assert [s.prompt for s in report.samples] == lines
+    assert all(s.baseline_output != s.candidate_output or s.same for s in report.samples)
+    page = as_html(report)
+    assert "<script" not in page and "&lt;script&gt;" in page
+    for form in ("table", "markdown", "html"):
+        assert "\x1b" not in FORMATS[form](report) and "\u202e" not in FORMATS[form](report)
+    markdown = FORMATS["markdown"](report)
+    assert "&#124;" in markdown and "<script" not in markdown
+    with pytest.raises(FatalError, match="is no file of prompts"):
+        comparing.read_prompts(Path("none.jsonl"))
+
+
+def test_a_merge_gets_a_verdict_that_does_not_move_its_weights(judged: Path) -> None:
+    workspace = Workspace.open()
+    plain = merge(workspace, MergeRequest(["HEAD~1", "HEAD"], Path("plain")))
+    told = merge(
+        workspace, MergeRequest(["HEAD~1", "HEAD"], Path("told"), suite=Path("eval/suite.yaml"))
+    )
+    assert plain.verdict is None
+    assert told.verdict is not None
+    assert told.verdict.verdict in {"OK", "MINOR", "MAJOR", "UNKNOWN"}
+    assert [score.name for score in told.verdict.scores] == ["fit.loss", "words.overlap"]
+    assert told.weights_md5 == plain.weights_md5
+    manifest = Path("told/adapter.manifest").read_text()
+    assert f"recipe verdict {told.verdict.verdict} " in manifest
+    assert f"verdict {told.verdict.verdict} on suite suite" in FORMATS["table"](told)
+    shutil.rmtree("base")
+    blind = merge(
+        workspace, MergeRequest(["HEAD~1", "HEAD"], Path("blind"), suite=Path("eval/suite.yaml"))
+    )
+    assert blind.verdict is not None
+    assert blind.verdict.verdict == "UNKNOWN" and "base" in blind.verdict.why
+    with pytest.raises(FatalError, match="does not exist"):
+        merge(workspace, MergeRequest(["HEAD"], Path("x"), suite=Path("nope.yaml")))
+    assert not Path("x").exists()
