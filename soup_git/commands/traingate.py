@@ -24,7 +24,7 @@ def gate_of(workspace: Workspace, config: SoupConfig) -> TrainingGate | None:
     block = config.training.eval_gate
     if block is None:
         return None
-    suite = load_suite(workspace.root / block.suite, workspace.root)
+    suite = load_suite(workspace.root / block.suite, workspace.root, block.suite)
     python = [task.name for task in suite.tasks if task.scoring.startswith("python:")]
     if python:
         raise config.refuse(

@@ -205,14 +205,16 @@ def json_schema() -> dict[str, Any]:
     return schema
 
 
-def load_suite(path: Path, root: Path) -> Suite:
+def load_suite(path: Path, root: Path, name: str | None = None) -> Suite:
     """Read a suite and its rows; `root` is the workspace that its files may lie in.
+
+    `name` is what messages call the file, as the user wrote it.
 
     Raises FatalError with every error of the suite, each with its line, then with those of
     the rows.
     """
-    source = str(path)
-    data = _read(path)
+    source = name or str(path)
+    data = _read(path, source)
     raw, lines, problems = yamllines.read(data.decode("utf-8-sig", "replace"))
     if not problems and not isinstance(raw, dict):
         problems.append(((), 1, "should be a mapping with `tasks:`"))
@@ -230,19 +232,19 @@ def load_suite(path: Path, root: Path) -> Suite:
     problems = [(where, line_of(lines, where), what) for where, what in _together(file, given)]
     if problems:
         raise yamllines.all_at_once(source, problems)
-    return _with_rows(file, path, root, data, lines)
+    return _with_rows(file, path, source, root, data, lines)
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, shown: str) -> bytes:
     try:
         with path.open("rb") as file:
             return file.read(yamllines.LARGEST + 1)
     except FileNotFoundError:
         raise FatalError(
-            f"{path} does not exist", hint="docs/evaluation.md shows a suite to start from"
+            f"{shown} does not exist", hint="docs/evaluation.md shows a suite to start from"
         ) from None
     except IsADirectoryError:
-        raise FatalError(f"{path} is a folder, not a suite", hint=f"ls {path}") from None
+        raise FatalError(f"{shown} is a folder, not a suite", hint=f"ls {shown}") from None
 
 
 # -- what the file alone can tell --------------------------------------------------------------
@@ -349,7 +351,12 @@ def _together(file: SuiteFile, given: set[Where]) -> Iterator[tuple[Where, str]]
 
 
 def _with_rows(
-    file: SuiteFile, path: Path, root: Path, data: bytes, lines: Mapping[Where, int]
+    file: SuiteFile,
+    path: Path,
+    source: str,
+    root: Path,
+    data: bytes,
+    lines: Mapping[Where, int],
 ) -> Suite:
     from soup_git.evaluation.scorers import scorer_of
 
@@ -358,7 +365,7 @@ def _with_rows(
     digests = [sha256_hex(data)]
     problems = rowfiles.Problems()
     for i, block in enumerate(file.tasks):
-        at = f"{path}:{line_of(dict(lines), ('tasks', i, 'prompts'))}"
+        at = f"{source}:{line_of(dict(lines), ('tasks', i, 'prompts'))}"
         grouped: dict[str, list[EvalRow]] = {}
         if block.prompts is None:
             grouped[block.scoring or "exact"] = []
@@ -381,10 +388,10 @@ def _with_rows(
             )
             _check_rows(task, scorer.check, problems)
             tasks.append(task)
-    problems.raise_if_any(str(path))
-    _check_gates(file, tasks, path, lines)
+    problems.raise_if_any(source)
+    _check_gates(file, tasks, source, lines)
     name = file.name or path.stem
-    return Suite(name, str(path), sha256_hex("".join(digests).encode()), file, tuple(tasks))
+    return Suite(name, source, sha256_hex("".join(digests).encode()), file, tuple(tasks))
 
 
 def _check_rows(task: Task, check: Any, problems: rowfiles.Problems) -> None:
@@ -396,7 +403,7 @@ def _check_rows(task: Task, check: Any, problems: rowfiles.Problems) -> None:
 
 
 def _check_gates(
-    file: SuiteFile, tasks: Sequence[Task], path: Path, lines: Mapping[Where, int]
+    file: SuiteFile, tasks: Sequence[Task], source: str, lines: Mapping[Where, int]
 ) -> None:
     from soup_git.evaluation.scorers import scorer_of
 
@@ -412,7 +419,7 @@ def _check_gates(
                 what = f"{block.name} has no score {score}{nearest(score, known)}; it has {', '.join(known)}"
                 problems.append((where, line_of(dict(lines), where), what))
     if problems:
-        raise yamllines.all_at_once(str(path), problems)
+        raise yamllines.all_at_once(source, problems)
 
 
 def _files_of(block: TaskBlock, folder: Path, root: Path, at: str) -> dict[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -47,7 +46,8 @@ def template(
     root = tmp_path_factory.mktemp("judged") / "repo"
     shutil.copytree(repo_template, root, symlinks=True)
     tiny.make_base(root / "base")
-    (root / ".gitignore").open("a").write("/base/\n")
+    ignored = (root / ".gitignore").read_text() + "/base/\n"
+    (root / ".gitignore").write_text(ignored)
     tiny.write_rows(root / "eval" / "prompts.jsonl", ROWS)
     (root / "eval" / "suite.yaml").write_text(SUITE)
     from tests.conftest import runner
@@ -136,21 +136,21 @@ def test_a_changed_file_and_another_base_are_refused_before_anything_loads(
         evaluating.evaluate(workspace, request(str(gone)))
 
 
-def test_every_evaluation_failing_writes_nothing(
-    judged: Path, soup: Run, git: Run, refused: Callable[..., None]
-) -> None:
+def test_every_evaluation_failing_writes_nothing(judged: Path, git: Run) -> None:
     Path("eval/suite.yaml").write_text(
         "decoding: {max_new_tokens: 2}\n"
         "tasks:\n  - name: graded\n    prompts: prompts.jsonl\n    scoring: judge\n"
         "    judge: {url: 'http://127.0.0.1:9/v1', model: m, retries: 0}\n"
     )
     notes = git("for-each-ref", "refs/notes", cwd=judged).stdout
-    done = soup(
-        "eval", "HEAD", "--suite", "eval/suite.yaml", "--metrics", "m.json", "-o", "r.txt",
-        check=False, cwd=judged,
-    )  # fmt: skip
-    refused(done, 128, "every evaluation failed: the judge was not reached")
-    assert not Path("m.json").exists() and not Path("r.txt").exists()
+    why = "every evaluation failed: the judge was not reached"
+    with pytest.raises(FatalError, match=why) as found:
+        evaluating.evaluate(Workspace.open(), request("HEAD", metrics=Path("m.json")))
+    assert found.value.code == 128
+    with pytest.raises(FatalError, match=why):
+        gating.gate(Workspace.open(), request("HEAD", baseline="base"))
+    assert not Path("m.json").exists()
+    assert not list(Path(".git/soup/scores").rglob("*.json"))
     assert git("for-each-ref", "refs/notes", cwd=judged).stdout == notes
 
 

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ def trained_once(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> t
     (root / ".gitignore").write_text("/base/\n")
     run("git-soup", "init", "--template", "chat", cwd=root)
     add_base_dependency(root)
+    # The stage that evaluates has a test of its own: a model is loaded for it each time.
+    (root / "dvc.yaml").write_text(without_evaluation((root / "dvc.yaml").read_text()))
     run("git", "add", "--all", cwd=root)
     run("git", "commit", "-qm", "start", cwd=root)
     index = (root / ".git" / "index").read_bytes()
@@ -50,6 +53,10 @@ def trained_once(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> t
     run("git", "add", "--all", cwd=root)
     run("git", "commit", "-qm", "train", cwd=root)
     return root, md5_of(root)
+
+
+def without_evaluation(pipeline: str) -> str:
+    return pipeline.partition("\n  # What the adapter is worth")[0] + "\n"
 
 
 def add_base_dependency(root: Path) -> None:
@@ -344,3 +351,24 @@ def test_branches_that_were_really_retrained_merge(trained: Path) -> None:
         hashlib.md5((trained / "output" / "adapter_model.safetensors").read_bytes()).hexdigest()
         == merged
     )
+
+
+def test_the_stage_evaluate_scores_what_was_trained(trained: Path) -> None:
+    template = resources.files("soup_git.workspace_template").joinpath("chat", "dvc.yaml")
+    stage = template.read_text().partition("\n  # What the adapter is worth")
+    pipeline = (trained / "dvc.yaml").read_text() + "".join(stage[1:])
+    (trained / "dvc.yaml").write_text(pipeline)
+    run("dvc", "repro", "-q", cwd=trained)
+    scores = json.loads((trained / "eval" / "metrics.json").read_text())
+    assert scores["fit"]["loss_n"] == 4
+    assert sorted(scores["answers"])[:3] == ["answer", "answer_n", "answer_stderr"]
+    shown = json.loads(run("dvc", "metrics", "show", "--json", cwd=trained))
+    assert "eval/metrics.json" in json.dumps(shown)
+    run("git", "add", "--all", cwd=trained)
+    run("git", "commit", "-qm", "evaluate", cwd=trained)
+    assert "up to date" in run("dvc", "status", cwd=trained)
+    # The same scores, from the cache: nothing is loaded again.
+    told = run("git-soup", "eval", "HEAD", "--suite", "eval/suite.yaml", "--json", cwd=trained)
+    first = json.loads(told)["adapters"][0]["scores"]
+    assert {s["name"]: s["n"] for s in first}["fit.loss"] == 4
+    assert "fit.loss" in run("git", "notes", "--ref=soup", "show", "HEAD", cwd=trained)
