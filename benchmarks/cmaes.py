@@ -80,9 +80,7 @@ def theirs(function: Function, dimension: int, seed: int) -> int | None:
     return int(es.result.evaluations) if es.best.f <= TARGET else None
 
 
-def compare(
-    name: str, dimension: int, seeds: int
-) -> tuple[list[int], list[int]]:
+def compare(name: str, dimension: int, seeds: int) -> tuple[list[int], list[int]]:
     """Evaluations of the solved runs: (ours, pycma's)."""
     found: tuple[list[int], list[int]] = ([], [])
     for seed in range(seeds):
@@ -104,7 +102,10 @@ def main() -> None:
             a, b = compare(name, dimension, seeds)
             one, two = (statistics.median(x) if x else float("nan") for x in (a, b))
             solved = f"{len(a)}/{seeds}, {len(b)}/{seeds}"
-            print(f"| {name} | {dimension} | {one:.0f} | {two:.0f} | {one / two:.2f} | {solved} |", flush=True)
+            print(
+                f"| {name} | {dimension} | {one:.0f} | {two:.0f} | {one / two:.2f} | {solved} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from soup_git.arithmetic.factors import Update
 from soup_git.arithmetic.floats import STORAGE, Array, Stored, to_bits, widest, work_dtype
 from soup_git.arithmetic.merging import Task, merge
 from soup_git.arithmetic.strategies import Linear, Strategy
+from soup_git.core.groups import GroupWeights
 from soup_git.core.manifest import CONFIG, WEIGHTS
 from soup_git.errors import FatalError
 from soup_git.storage.basemodel import BaseModel
@@ -49,6 +50,14 @@ _PLAIN_INIT = (True, False, None, "gaussian", "eva", "orthogonal", "default")
 class Input:
     opened: OpenAdapter
     weight: float
+    groups: GroupWeights | None = None
+    """Where modules are weighed by group; `weight` is then their mean, for people."""
+
+    def inside(self, module: str) -> Input:
+        """This input as one module, or a tensor of that name, sees it."""
+        if self.groups is None:
+            return self
+        return Input(self.opened, self.groups.of(module))
 
     @property
     def digest(self) -> str:
@@ -96,12 +105,19 @@ class Outcome:
     notes: list[str] = field(default_factory=list)
 
 
+class Sink(Protocol):
+    """Where merged tensors go."""
+
+    def put(self, name: str, bits: Array, start: int = 0) -> None:
+        """`bits`, in the tensor's storage dtype, `start` elements into `name`."""
+
+
 @dataclass(frozen=True)
 class _Planned:
     """One module of the result."""
 
     name: str
-    parts: Sequence[tuple[Input, Module]]
+    parts: _Parts
     rank: int
     """Of each expert's matrices."""
     dtype: str
@@ -119,7 +135,7 @@ def write_merged(
     Raises `FatalError`, before anything is written, where modules cannot be combined.
     """
     refuse_what_cannot_merge(inputs)
-    planned = _plan(inputs, recipe)
+    planned = _plan(inputs, recipe, _scale)
     extras = _Extras(inputs, base)
     config, rank, alpha = _config(inputs, planned)
     slots = [slot for p in planned for slot in _slots(p)]
@@ -143,10 +159,75 @@ def write_merged(
     )
 
 
+@dataclass(frozen=True)
+class InMemory:
+    """A merged adapter that is in no file: PEFT's config, and tensors as float32 or float64."""
+
+    config: dict[str, Any]
+    tensors: dict[str, Array]
+    stacks: dict[str, tuple[str, tuple[int, ...]]]
+    """Of an exact merge: a left factor's name -> its module, and the columns each input has."""
+
+
+def merge_in_memory(
+    inputs: Sequence[Input], recipe: Recipe, base: BaseModel | None = None
+) -> InMemory:
+    """What `write_merged` writes, as arrays, and of one form whatever the weights are.
+
+    Every input keeps its place, one of weight 0 too, and the scaling is 1: merges that differ
+    in nothing but weights have equal configs and shapes. Raises `FatalError` as `write_merged`.
+    """
+    refuse_what_cannot_merge(inputs)
+    planned = _plan(inputs, recipe, lambda _: 1.0)
+    extras = _Extras(inputs, base)
+    config, _, _ = _config(inputs, planned)
+    slots = [slot for p in planned for slot in _slots(p)] + extras.slots()
+    sink = _Arrays(slots)
+    for p in planned:
+        _write_module(sink, p, recipe, base)
+    extras.write(sink)
+    stacks = {}
+    for p in planned:
+        ranks = {id(i.opened): _rank(i, module) for i, module in p.parts}
+        widths = tuple(ranks.get(id(i.opened), 0) for i in inputs)
+        stacks[p.parts[0][1].left] = (p.name, widths)
+    return InMemory(config, sink.values(), stacks)
+
+
+def is_plain(inputs: Sequence[Input]) -> bool:
+    """Whether the adapters are factors and nothing else, one matrix to a module."""
+    return all(
+        not i.opened.extras
+        and all(
+            m.experts == 1 and not m.bias and not m.magnitude for m in i.opened.modules.values()
+        )
+        for i in inputs
+    )
+
+
+class _Arrays:
+    """A sink in memory."""
+
+    def __init__(self, slots: Sequence[Slot]) -> None:
+        self._dtypes = {slot.name: slot.dtype for slot in slots}
+        self._bits = {slot.name: np.zeros(slot.shape, STORAGE[slot.dtype]) for slot in slots}
+
+    def put(self, name: str, bits: Array, start: int = 0) -> None:
+        flat = np.ascontiguousarray(bits).reshape(-1)
+        self._bits[name].reshape(-1)[start : start + flat.size] = flat
+
+    def values(self) -> dict[str, Array]:
+        return {
+            name: Stored(bits, self._dtypes[name]).read(work=work_dtype(self._dtypes[name]))
+            for name, bits in self._bits.items()
+        }
+
+
 def is_copy(inputs: Sequence[Input], recipe: Recipe) -> bool:
     """One adapter, weight 1, nothing to approximate: the bytes are the answer, of any method."""
     linear = isinstance(recipe.strategy.method, Linear) and recipe.space == "exact"
-    return linear and recipe.rank is None and [i.weight for i in inputs] == [1.0]
+    single = [i.weight for i in inputs] == [1.0] and inputs[0].groups is None
+    return linear and recipe.rank is None and single
 
 
 def copy_single(folder: Path, found: Input) -> Outcome:
@@ -215,11 +296,18 @@ def _refuse_disagreement(inputs: Sequence[Input]) -> None:
 # -- the plan ---------------------------------------------------------------------------------
 
 
-def _plan(inputs: Sequence[Input], recipe: Recipe) -> list[_Planned]:
+_Parts = Sequence[tuple[Input, Module]]
+
+
+def _plan(
+    inputs: Sequence[Input], recipe: Recipe, scale_of: Callable[[_Parts], float]
+) -> list[_Planned]:
     names = dict.fromkeys(name for i in inputs for name in i.opened.modules)
     planned = []
     for name in names:
-        parts = [(i, i.opened.modules[name]) for i in inputs if name in i.opened.modules]
+        parts = [
+            (i.inside(name), i.opened.modules[name]) for i in inputs if name in i.opened.modules
+        ]
         _check_fit(name, parts)
         ranks = [_rank(i, module) for i, module in parts]
         rank = sum(ranks) if recipe.is_exact else recipe.rank or max(ranks)
@@ -227,7 +315,7 @@ def _plan(inputs: Sequence[Input], recipe: Recipe) -> list[_Planned]:
             rank = _factor_rank(name, parts, ranks, recipe)
         dtypes = {i.opened.file.entries[n].dtype for i, m in parts for n in (m.left, m.right)}
         planned.append(
-            _Planned(name, parts, rank, widest(dtypes), _scale(parts) if recipe.is_exact else 1.0)
+            _Planned(name, parts, rank, widest(dtypes), scale_of(parts) if recipe.is_exact else 1.0)
         )
     planned = _with_companions(planned)
     return _with_common_scale(planned) if recipe.is_exact else planned
@@ -359,7 +447,7 @@ def _whole(value: float) -> float | int:
 
 
 def _write_module(
-    out: TensorWriter, p: _Planned, recipe: Recipe, base: BaseModel | None
+    out: Sink, p: _Planned, recipe: Recipe, base: BaseModel | None
 ) -> tuple[MergedModule, float, float]:
     """Compute and write one module: (its row, ‖merged‖, ‖what the rank lost‖)."""
     try:
@@ -378,7 +466,7 @@ def _write_module(
     return MergedModule(p.name, p.rank, len(p.parts), residual), norm, lost
 
 
-def _write_factors(out: TensorWriter, p: _Planned, recipe: Recipe) -> tuple[float, float]:
+def _write_factors(out: Sink, p: _Planned, recipe: Recipe) -> tuple[float, float]:
     experts = [i.opened.updates(module) for i, module in p.parts]
     left, right = p.parts[0][1].left, p.parts[0][1].right
     lefts, squares = [], [0.0, 0.0]
@@ -413,7 +501,7 @@ def _task(p: _Planned, updates: Sequence[Update], number: int) -> Task:
     )
 
 
-def _concatenated(out: TensorWriter, p: _Planned, updates: Sequence[Update], at: int) -> Array:
+def _concatenated(out: Sink, p: _Planned, updates: Sequence[Update], at: int) -> Array:
     """Σ w·s·B·A = [B_1 … B_N]·[f_1·A_1; …; f_N·A_N]·scale: writes A, returns B."""
     for (found, _), update in zip(p.parts, updates, strict=True):
         factor = found.weight * update.scale / p.scale
@@ -430,7 +518,7 @@ def _scaled(stored: Stored, factor: float, dtype: str) -> Array:
     return to_bits(stored.read(work=work) * work(factor), dtype)
 
 
-def _write_bias(out: TensorWriter, p: _Planned) -> None:
+def _write_bias(out: Sink, p: _Planned) -> None:
     """lora_bias: ΔW comes with s·b, so the merged bias is Σ w·s·b over the result's scale."""
     if p.bias is None:
         return
@@ -443,7 +531,7 @@ def _write_bias(out: TensorWriter, p: _Planned) -> None:
 
 
 def _write_dora(
-    out: TensorWriter, p: _Planned, recipe: Recipe, base: BaseModel | None
+    out: Sink, p: _Planned, recipe: Recipe, base: BaseModel | None
 ) -> tuple[MergedModule, float, float]:
     first = p.parts[0][1]
     if base is None or not recipe.is_exact:
@@ -489,7 +577,9 @@ class _Extras:
         self._inputs = inputs
         self._base = base
         names = dict.fromkeys(name for i in inputs for name in i.opened.extras)
-        self._having = {n: [i for i in inputs if n in i.opened.file.entries] for n in names}
+        self._having = {
+            n: [i.inside(n) for i in inputs if n in i.opened.file.entries] for n in names
+        }
         for name, having in self._having.items():
             self._check(name, having)
 
@@ -501,7 +591,8 @@ class _Extras:
                 hint="adapters of one base model have the same shapes: git soup show SPEC",
             )
         if self._base is None and not self._base_cancels(having):
-            missing = [i.opened.spec for i in self._inputs if i not in having]
+            has = {id(i.opened) for i in having}
+            missing = [i.opened.spec for i in self._inputs if id(i.opened) not in has]
             why = f"{', '.join(missing)} has none" if missing else "the weights do not add up to 1"
             raise FatalError(
                 f"{name} replaces the base's tensor, and {why}: its merge needs the base's value",
@@ -529,7 +620,7 @@ class _Extras:
     def _dtype(self, name: str) -> str:
         return widest({i.opened.file[name].dtype for i in self._having[name]})
 
-    def write(self, out: TensorWriter) -> None:
+    def write(self, out: Sink) -> None:
         for name, having in self._having.items():
             digests = {i.opened.tensors[name].sha256 for i in having}
             if len(digests) == 1 and self._base_cancels(having):
