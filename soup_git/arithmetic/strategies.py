@@ -120,6 +120,12 @@ STRATEGIES: dict[str, Strategy] = {
         "Task arithmetic, Ilharco et al. 2022, arXiv 2212.04089",
         Linear(as_given, exact=True),
     ),
+    "cmaes": Strategy(
+        "linear, its weights searched for: those that score best on the suite of --eval",
+        "CMA-ES, Hansen 2016, arXiv 1604.00772",
+        Linear(as_given, exact=True),
+        ("seed",),
+    ),
     "svd": Strategy(
         "linear, then the best approximation of rank --rank",
         "Eckart & Young 1936",

@@ -11,8 +11,6 @@ import typer
 from soup_git.cli.app import app, open_workspace, show_report
 from soup_git.cli.options import (
     AdapterOption,
-    Format,
-    FormatOption,
     JsonOption,
     OutputOption,
     Page,
@@ -37,6 +35,10 @@ Which space, for strategies that work entry by entry?
 
 \b
 Several weights are applied as given and default to 1/N each.
+
+\b
+cmaes searches for the weights that score best on a suite: each adapter alone and the uniform
+blend first, then CMA-ES; the result is never worse on the suite than the best of those.
 
 \b
 Without -o the arguments are revisions, and the result is a merge commit into the current
@@ -117,7 +119,8 @@ def merge(
         typer.Option("--density", metavar="D", help="The share of entries to keep. [default: 0.5]"),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", metavar="N", help="Of random masks. [default: 0]")
+        int | None,
+        typer.Option("--seed", metavar="N", help="Of random masks and of cmaes. [default: 0]"),
     ] = None,
     rank: Annotated[
         str | None,
@@ -153,12 +156,74 @@ def merge(
     suite: Annotated[
         Path | None,
         typer.Option(
-            "--eval", metavar="SUITE", help="Score inputs and result, and give a verdict."
+            "--eval",
+            metavar="SUITE",
+            help="Score inputs and result, and give a verdict; what cmaes searches by.",
         ),
     ] = None,
     allow_python: Annotated[
         bool, typer.Option("--allow-python", help="Let the suite run scorers of the workspace.")
     ] = False,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            "--budget", metavar="B", help="cmaes: search no longer, 60s to 24h. [default: 10m]"
+        ),
+    ] = None,
+    population: Annotated[
+        int | None,
+        typer.Option(
+            "--population",
+            metavar="P",
+            min=2,
+            max=256,
+            help="cmaes: candidates of a generation. [default: 4 + 3 ln n]",
+        ),
+    ] = None,
+    max_generations: Annotated[
+        int | None,
+        typer.Option(
+            "--max-generations",
+            metavar="G",
+            min=1,
+            max=10_000,
+            help="cmaes: generations at most. [default: 100]",
+        ),
+    ] = None,
+    param: Annotated[
+        str | None,
+        typer.Option(
+            "--param",
+            metavar="softmax|raw",
+            help="cmaes: weights that add up to 1, or free ones. [default: softmax]",
+        ),
+    ] = None,
+    per_group: Annotated[
+        str | None,
+        typer.Option(
+            "--per-group",
+            metavar="blocks|thirds",
+            help="cmaes: weights for attention and MLP, or for each third of the layers.",
+        ),
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            "--metric",
+            metavar="TASK.SCORE",
+            help="cmaes: what to search by. [default: the mean of every task's first score]",
+        ),
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs", metavar="N", min=1, max=256, help="cmaes: models loaded at once. [default: 1]"
+        ),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option("--scheduler", metavar="ADDRESS", help="cmaes: score on a Dask cluster."),
+    ] = None,
     force: Annotated[
         bool, typer.Option("-f", "--force", help="Replace an adapter that DIR holds.")
     ] = False,
@@ -178,11 +243,12 @@ def merge(
     list_: Annotated[
         bool, typer.Option("--list", help="List the strategies with their papers.")
     ] = False,
-    form: FormatOption = Format.table,
+    form: PageOption = Page.table,
     as_json: JsonOption = False,
 ) -> int:
     """Merge adapters into DIR on their updates ΔW = s·B·A, or revisions in a merge commit."""
     from soup_git.commands import merge as command
+    from soup_git.commands.evolve import SearchRequest
 
     if list_:
         show_report(command.strategies(), form, as_json)
@@ -192,11 +258,15 @@ def merge(
         raise typer.BadParameter("--allow-python is for the suite of --eval")
     if not named:
         raise typer.BadParameter("name the adapters to merge, or without -o the revisions")
+    searching = SearchRequest(
+        budget, population, max_generations, param, per_group, metric, jobs, scheduler
+    )
     if output is None:
         _refuse("without -o DIR", {
             "--adapter": more, "--expr": expression, "--rank": rank, "--space": space,
             "--normalize": normalize, "--base": base, "--allow-cross-base": allow_cross_base,
-            "--force": force, "--eval": suite, "--json": as_json or form is not Format.table,
+            "--force": force, "--eval": suite, "--json": as_json or form is not Page.table,
+            **dict.fromkeys(searching.given(), True),
         })  # fmt: skip
         from soup_git.commands import mergecommit
 
@@ -208,6 +278,7 @@ def merge(
     request = command.MergeRequest(
         named, output, strategy or "linear", weights, expression, density, seed, rank, space,
         normalize, allow_cross_base, base, force, suite, allow_python,
+        searching,
     )  # fmt: skip
     show_report(command.merge(open_workspace(), request), form, as_json)
     return 0

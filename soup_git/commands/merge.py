@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from soup_git.commands.fetching import with_weights
 from soup_git.commands.eval import EvalRequest
+from soup_git.commands.evolve import LEAST_INPUTS, Evolved, SearchReport, SearchRequest, evolve
 from soup_git.commands.verdict import Judging, judging, recipe_line
 from soup_git.commands.verdict import tables as verdict_tables
 from soup_git.core.adapter import parse_adapter_config
 from soup_git.core.expression import coefficients
+from soup_git.core.groups import Grouping, GroupWeights, parse_weights
 from soup_git.core.manifest import CONFIG, MANIFEST, WEIGHTS, Manifest, make_manifest
 from soup_git.errors import ExitCode, FatalError
+from soup_git.render.chart import Chart
 from soup_git.render.report import Table, size
 from soup_git.storage.resolver import Adapter, refuse_changed_weights
 from soup_git.storage.snapshot import Snapshot
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 MAX_INPUTS = 16
 DEFAULT_DENSITY = 0.5
 _WORST_IN_TABLE = 5
+SEARCH = "cmaes"
+_SEARCH_FORM = "git soup merge A B -o DIR --strategy cmaes --eval SUITE --budget 10m"
 _FORM = "git soup merge A B -o DIR [--strategy S] [--weights W,W]"
 
 
@@ -52,6 +57,7 @@ class MergeRequest:
     suite: Path | None = None
     """Judge the result on this suite."""
     allow_python: bool = False
+    search: SearchRequest = field(default_factory=SearchRequest)
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ class MergeReport:
     paper: str
     space: str
     """`exact` where the result is a weighted sum of the updates themselves."""
-    settings: dict[str, float | int]
+    settings: dict[str, float | int | str]
     inputs: list[MergeInput]
     base_model: str | None
     rank: int
@@ -93,9 +99,21 @@ class MergeReport:
     layers: list[ModuleResidual] = field(default_factory=list)
     verdict: Verdict | None = None
     """Whether it kept what its inputs could; None where no suite was named."""
+    search: SearchReport | None = None
+    """How the weights were found; None where they were given."""
+
+    @property
+    def title(self) -> str:
+        return f"merge of {len(self.inputs)} adapters by {self.strategy}"
+
+    def charts(self) -> Sequence[Chart]:
+        return [self.search.chart()] if self.search is not None else []
 
     def tables(self) -> Sequence[Table | str]:
-        settings = "".join(f", {key} {value:g}" for key, value in self.settings.items())
+        settings = "".join(
+            f", {key} {value if isinstance(value, str) else format(value, 'g')}"
+            for key, value in self.settings.items()
+        )
         rows = [
             ("output", f"{self.output}  {size(self.weights_size)}, md5:{self.weights_md5}"),
             ("strategy", f"{self.strategy} ({self.space}{settings})"),
@@ -115,6 +133,8 @@ class MergeReport:
             worst = sorted(worst, key=lambda x: -(x.residual or 0.0))[:_WORST_IN_TABLE]
             found = [(x.module, str(x.rank), f"{100 * (x.residual or 0):.2g} %") for x in worst]
             parts += ["", Table(("lost most to the rank", "rank>", "residual>"), found)]
+        if self.search is not None:
+            parts += ["", *self.search.tables()]
         if self.verdict is not None:
             parts += ["", *verdict_tables(self.verdict)]
         return [*parts, *(f"note: {note}" for note in self.notes)]
@@ -163,12 +183,34 @@ def strategies() -> StrategiesReport:
 def merge(workspace: Workspace, request: MergeRequest) -> MergeReport:
     """Merge the adapters and write the result to `request.output`, whole or not at all."""
     recipe, weights = _recipe(request), _weights(request)
+    _refuse_search(request)
     adapters = with_weights(workspace, [workspace.adapter(spec) for spec in request.specs])
     notes = _refuse_other_bases(adapters, allowed=request.allow_cross_base)
     _refuse_output(request, adapters)
     judge = _judge(workspace, request, adapters)
     inputs, found = _opened(workspace, adapters, weights, recipe)
-    return _written(request, recipe, inputs, [*notes, *found], judge)
+    notes += found
+    if recipe.name != SEARCH or request.suite is None:
+        return _written(request, recipe, inputs, notes, judge)
+    evolved = evolve(
+        workspace, inputs, recipe, request.suite, request.base, request.search,
+        allow_python=request.allow_python,
+    )  # fmt: skip
+    return _written(request, recipe, evolved.inputs, [*notes, *evolved.notes], judge, evolved)
+
+
+def _refuse_search(request: MergeRequest) -> None:
+    """What a search needs, and what only a search takes."""
+    if request.strategy != SEARCH:
+        for option in request.search.given():
+            raise _usage(f"{option} is for --strategy {SEARCH}", _SEARCH_FORM)
+        return
+    if request.suite is None:
+        raise _usage(f"{SEARCH} needs a suite to search by", _SEARCH_FORM)
+    if request.weights is not None or request.expression is not None or request.normalize:
+        raise _usage(f"{SEARCH} finds the weights itself", _SEARCH_FORM)
+    if len(request.specs) < LEAST_INPUTS:
+        raise _usage(f"{SEARCH} takes {LEAST_INPUTS} to {MAX_INPUTS} adapters", _SEARCH_FORM)
 
 
 def _judge(
@@ -226,7 +268,7 @@ def _recipe(request: MergeRequest) -> Recipe:
 
 
 def _rank(request: MergeRequest) -> int | None:
-    if request.rank is None or (request.rank == "full" and request.strategy == "linear"):
+    if request.rank is None or (request.rank == "full" and request.strategy in {"linear", SEARCH}):
         return None
     if request.rank == "full":
         raise _usage(
@@ -387,6 +429,7 @@ def _written(
     inputs: Sequence[Input],
     notes: list[str],
     judge: Judging | None = None,
+    evolved: Evolved | None = None,
 ) -> MergeReport:
     from soup_git.storage.basemodel import BaseModel
     from soup_git.storage.folders import folder_beside
@@ -407,7 +450,9 @@ def _written(
             )
         config = parse_adapter_config((folder / CONFIG).read_bytes(), str(request.output / CONFIG))
         verdict = judge(folder, made.md5) if judge is not None else None
-        lines = recipe_lines(recipe, inputs, request.base)
+        settings = _settings(recipe) | (evolved.settings if evolved else {})
+        lines = recipe_lines(recipe, settings, inputs, request.base)
+        lines += [evolved.recipe_line] if evolved else []
         lines += [recipe_line(verdict)] if verdict is not None else []
         manifest = make_manifest(
             config, made.tensors, weights_md5=made.md5, weights_size=made.size,
@@ -419,7 +464,7 @@ def _written(
         strategy=recipe.name,
         paper=recipe.strategy.paper,
         space=recipe.space,
-        settings=_settings(recipe),
+        settings=settings,
         inputs=[
             MergeInput(i.opened.spec, i.opened.adapter.origin, i.digest, i.weight) for i in inputs
         ],
@@ -434,12 +479,13 @@ def _written(
         notes=[*notes, *outcome.notes, *_rank_note(recipe, inputs, outcome)],
         layers=[ModuleResidual(m.module, m.rank, m.inputs, m.residual) for m in outcome.modules],
         verdict=verdict,
+        search=evolved.report if evolved else None,
     )
 
 
-def _settings(recipe: Recipe) -> dict[str, float | int]:
+def _settings(recipe: Recipe) -> dict[str, float | int | str]:
     known = {"density": recipe.settings.density, "seed": recipe.settings.seed}
-    found: dict[str, float | int] = {key: known[key] for key in recipe.strategy.settings}
+    found: dict[str, float | int | str] = {key: known[key] for key in recipe.strategy.settings}
     return found if recipe.rank is None else {**found, "rank": recipe.rank}
 
 
@@ -450,16 +496,22 @@ def _rank_note(recipe: Recipe, inputs: Sequence[Input], outcome: Outcome) -> lis
     return [f"rank {outcome.rank} holds the sum exactly; --rank {largest} for servers with a limit"]
 
 
-def recipe_lines(recipe: Recipe, inputs: Sequence[Input], base: Path | None = None) -> list[str]:
+def recipe_lines(
+    recipe: Recipe,
+    settings: Mapping[str, float | int | str],
+    inputs: Sequence[Input],
+    base: Path | None = None,
+) -> list[str]:
     """What suffices to make the adapter again: every setting, and each input by its digest."""
-    settings = json.dumps(_settings(recipe), sort_keys=True, separators=(",", ":"))
-    lines = [f"strategy {recipe.name}", f"space {recipe.space}", f"settings {settings}"]
+    text = json.dumps(settings, sort_keys=True, separators=(",", ":"))
+    lines = [f"strategy {recipe.name}", f"space {recipe.space}", f"settings {text}"]
     if base is not None:
         lines.append(f"base-weights {base.name}")
     for found in inputs:
         adapter = found.opened.adapter
         where = f"{adapter.commit}:{adapter.path}" if adapter.commit else Path(adapter.path).name
-        lines.append(f"input {found.weight!r} md5:{found.digest} {json.dumps(where)}")
+        weight = found.groups.text() if found.groups else repr(found.weight)
+        lines.append(f"input {weight} md5:{found.digest} {json.dumps(where)}")
     return lines
 
 
@@ -484,20 +536,32 @@ def rebuild(workspace: Workspace, snapshot: Snapshot, manifest: Manifest, output
             hint="git soup merge --base DIR with the recipe that git soup show prints",
         )
     settings = json.loads(values["settings"])
+    weights = [parse_weights(weight) for weight, _, _ in inputs]
     request = MergeRequest(
         specs=[_find_input(workspace, snapshot, md5, where) for _, md5, where in inputs],
         output=output,
         strategy=values["strategy"],
-        weights=",".join(weight for weight, _, _ in inputs),
+        weights=",".join("1.0" if isinstance(w, dict) else repr(w) for w in weights),
         density=settings.get("density"),
         seed=settings.get("seed"),
         rank=str(settings["rank"]) if "rank" in settings else None,
         allow_cross_base=True,
     )
-    recipe, weights = replace(_recipe(request), space=values["space"]), _weights(request)
+    recipe = replace(_recipe(request), space=values["space"])
     adapters = with_weights(workspace, [workspace.adapter(spec) for spec in request.specs])
-    opened, notes = _opened(workspace, adapters, weights, recipe)
+    opened, notes = _opened(workspace, adapters, _weights(request), recipe)
+    if "per_group" in settings:
+        groups = Grouping(settings["per_group"], settings["layers"])
+        known = {md5: w for (_, md5, _), w in zip(inputs, weights, strict=True)}
+        opened = [_in_groups(found, known[found.digest], groups) for found in opened]
     _written(request, recipe, opened, notes)
+
+
+def _in_groups(found: Input, weights: float | dict[str, float], groups: Grouping) -> Input:
+    """The input with its weight in each group, where it has several."""
+    if not isinstance(weights, dict):
+        return found
+    return replace(found, groups=GroupWeights(groups, weights))
 
 
 def _find_input(workspace: Workspace, snapshot: Snapshot, md5: str, where: str) -> str:

@@ -7,13 +7,12 @@ loads the base once, and keeps both for the next candidate.
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -62,6 +61,9 @@ class Question:
     suite_sha: str
     objective: Objective
     base: BaseChoice
+    is_base_asked: bool = False
+    """The base was named by the user: adapters are asked on it whatever they name."""
+    chat_template: str | None = None
     base_weights: str | None = None
     """A folder that whole tensors and DoRA are merged with."""
     allow_python: bool = False
@@ -78,6 +80,7 @@ class Question:
             "suite": self.suite_sha,
             "objective": asdict(self.objective),
             "base": self.base.digest or [self.base.base, self.base.revision],
+            "chat_template": self.chat_template,
         }
         return sha256_hex(canonical_json(body).encode())
 
@@ -174,6 +177,7 @@ class Evaluator:
             question.base,
             workspace.root,
             cache=ScoreCache(workspace.git.common_dir / "soup" / "scores"),
+            chat_template=question.chat_template,
             allow_python=question.allow_python,
         )
         self._blend = Blend(
@@ -192,6 +196,10 @@ class Evaluator:
         return self._blend.candidate("the merge", weights)
 
     def results(self, candidate: Candidate) -> list[TaskResult]:
+        base = self.question.base
+        if self.question.is_base_asked:
+            named = {"base_model_name_or_path": base.base, "revision": base.revision}
+            candidate = replace(candidate, config={**candidate.config, **named})
         return self._runner.score(candidate, self._suite)
 
     def timed(self, began: float, candidate: Candidate) -> Scored:
@@ -275,12 +283,23 @@ class _TimedRunner(Runner):
     loading: float = field(default=0.0, init=False)
 
     def _load_base(self) -> Any:
-        began = time.monotonic()
         # transformers changes torch's own functions while it loads: one thread at a time.
-        with _LOADING:
-            loaded = super()._load_base()
-        self.loading += time.monotonic() - began
-        return loaded
+        with self._clocked_loading(), _LOADING:
+            return super()._load_base()
+
+    def _tokenizer_and_template(self) -> tuple[Any, Any]:
+        if self._tools is not None:
+            return self._tools
+        with self._clocked_loading(), _LOADING:
+            return super()._tokenizer_and_template()
+
+    @contextmanager
+    def _clocked_loading(self) -> Iterator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.loading += time.monotonic() - began
 
     @contextmanager
     def using(self, candidate: Candidate | None) -> Iterator[Model]:
@@ -307,7 +326,7 @@ class _TimedModel(Model):
         with self._timed():
             return super().logprobs(sequences, on_done)
 
-    @contextlib.contextmanager
+    @contextmanager
     def _timed(self) -> Iterator[None]:
         began = time.monotonic()
         try:

@@ -25,7 +25,6 @@ from soup_git.evaluation.blending import Weights
 
 FAILED = -1e9
 """What a failed evaluation is recorded as."""
-PATIENCE = 3  # generations without improvement
 _REPEATS = 3
 _RESERVED = 3
 """Evaluations after the search: the mean, what was written, what it is compared with."""
@@ -69,6 +68,8 @@ class Plan:
     seed: int = 0
     budget: float = 600.0
     """Seconds, those of an interrupted search included."""
+    patience: int = 3
+    """Generations without improvement beyond noise after which the search has converged."""
 
     @property
     def rows(self) -> int:
@@ -130,6 +131,8 @@ class State:
     seconds: float = 0.0
     model_seconds: float = 0.0
     load_seconds: float = 0.0
+    busy_seconds: float = 0.0
+    """Summed over evaluations, which may have run side by side."""
     longest: float = 0.0
     evaluations: int = 0
     failed_rows: int = 0
@@ -257,6 +260,7 @@ class Evolution:
         state.evaluations += 1
         state.model_seconds += scored.model_seconds
         state.load_seconds += scored.load_seconds
+        state.busy_seconds += scored.seconds
         state.longest = max(state.longest, scored.seconds - scored.load_seconds)
         state.failed_rows += scored.failed_rows
         if scored.value is None:
@@ -328,7 +332,7 @@ class Evolution:
         if state.search is None:
             state.search = self.plan.start()
         while True:
-            if state.stale >= PATIENCE:
+            if state.stale >= self.plan.patience:
                 return "converged"
             if len(state.generations) >= self.plan.max_generations:
                 return "generations"

@@ -8,6 +8,7 @@ from html import escape
 from typing import Protocol, runtime_checkable
 
 from soup_git.core.text import printable
+from soup_git.render import chart
 from soup_git.render.barchart import Bars, svg
 from soup_git.render.heatmap import HeatMap
 from soup_git.render.report import Report, Table
@@ -34,13 +35,24 @@ class HasBars(Protocol):
     def bars(self) -> Sequence[Bars]: ...
 
 
+@runtime_checkable
+class HasCharts(Protocol):
+    @property
+    def title(self) -> str: ...
+
+    def charts(self) -> Sequence[chart.Chart]: ...
+
+
 def as_html(report: Report) -> str:
     """The report's pictures, where it has some, then its tables."""
-    title, maps = "git soup", []
+    title, maps, style = "git soup", [], _style()
     if isinstance(report, HasHeatMaps):
         title, maps = report.title, [heat_map(found) for found in report.heat_maps()]
     if isinstance(report, HasBars):
         title, maps = report.title, [*maps, *(svg(found) for found in report.bars())]
+    if isinstance(report, HasCharts):
+        charts = [_figure(found) for found in report.charts()]
+        title, maps, style = report.title, maps + charts, style + (chart.STYLE if charts else "")
     parts = [
         f"<p>{_text(part)}</p>" if isinstance(part, str) else _table(part)
         for part in report.tables()
@@ -51,7 +63,7 @@ def as_html(report: Report) -> str:
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{_text(title)}</title>\n<style>\n{_style()}</style>\n</head>\n<body>\n"
+        f"<title>{_text(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
         f"<h1>{_text(title)}</h1>\n{body}\n</body>\n</html>\n"
     )
 
@@ -73,6 +85,11 @@ def heat_map(found: HeatMap) -> str:
         lines.append(f'<tr><th scope="row">{_text(row)}</th>{cells}</tr>')
     lines += ["</tbody>", "</table></div>", scale.legend(), "</figure>"]
     return "\n".join(lines)
+
+
+def _figure(found: chart.Chart) -> str:
+    drawn = chart.svg(found)
+    return f"<figure>\n<figcaption>{_text(found.title)}</figcaption>\n{drawn}\n</figure>"
 
 
 class _Scale:
