@@ -177,7 +177,7 @@ def merge(
             metavar="P",
             min=2,
             max=256,
-            help="cmaes: candidates of a generation. [default: 4 + 3 ln n]",
+            help="cmaes: candidates of a generation. [default: 8, or 4 + 3 ln n]",
         ),
     ] = None,
     max_generations: Annotated[

@@ -240,7 +240,7 @@ def evolve(
             names,
             lambda weights: pool.submit(fitness.score, question, weights),
             # On a cluster a whole generation is under way at once.
-            window=plan.start().population if request.scheduler else jobs,
+            window=plan.candidates if request.scheduler else jobs,
             keep=kept,
             progress=progress,
             state=kept.read(),
@@ -398,7 +398,7 @@ def _report(
         noise=found.noise,
         tolerance=found.tolerance,
         param=plan.param,
-        population=plan.start().population,
+        population=plan.candidates,
         seed=plan.seed,
         seconds=round(state.seconds, 1),
         model_share=round(state.model_seconds / max(total, 1e-9), 4),
@@ -427,7 +427,7 @@ def _report(
 def _settings(question: Question, plan: Plan) -> dict[str, Any]:
     found: dict[str, Any] = {
         "param": plan.param,
-        "population": plan.start().population,
+        "population": plan.candidates,
         "max_generations": plan.max_generations,
     }
     if question.grouping is not None:
@@ -468,7 +468,7 @@ class _Kept:
     def __init__(self, workspace: Workspace, question: Question, plan: Plan) -> None:
         asked = {
             "question": question.digest,
-            "plan": [plan.param, plan.population, plan.seed, list(plan.groups)],
+            "plan": [plan.param, plan.candidates, plan.seed, list(plan.groups)],
         }
         self._key = sha256_hex(canonical_json(asked).encode())
         self._path = workspace.git.common_dir / "soup" / "searches" / f"{self._key[:16]}.json"

@@ -91,6 +91,8 @@ class Runner:
     """Rows that the model was asked, the cached ones not counted."""
     _tools: tuple[Any, Any] | None = field(default=None, init=False)
     _template: str | None = field(default=None, init=False)
+    _tokens: dict[tuple[str, str | None], Any] = field(default_factory=dict, init=False)
+    """Tasks' rows as tokens: what every candidate is asked again."""
 
     def __post_init__(self) -> None:
         self.attachments = Attachments(self._load_base)
@@ -253,7 +255,8 @@ class Runner:
         on_done = self._on_done(len(task.rows), candidate, task)
         with self.using(candidate) as model:
             if score_answer is not None:
-                answers = model.generate(self._prompts(model, task), task.decoding, on_done)
+                prompts = self._once(task, lambda: self._prompts(model, task))
+                answers = model.generate(prompts, task.decoding, on_done)
                 self.asked += len(answers)
                 scored = _in_turn(
                     [_bound(score_answer, r, a) for r, a in zip(task.rows, answers, strict=True)],
@@ -296,13 +299,25 @@ class Runner:
                 as_data, model.tokenizer, template, only_answers=True, base=self.choice.base
             )
 
-        found = model.logprobs([sequence(row) for row in task.rows], on_done)
+        sequences = self._once(task, lambda: [sequence(row) for row in task.rows])
+        found = model.logprobs(sequences, on_done)
         self.asked += len(found)
         return _in_turn([_bound(score_loss, lp, n) for lp, n in found], 1)
 
     def _by_options(
         self, model: Model, task: Task, on_done: OnDone
     ) -> list[Scored | UnscoredError]:
+        sequences, owners = self._once(task, lambda: self._options(model, task))
+        found: list[list[tuple[float, int]]] = [[] for _ in task.rows]
+        for owner, result in zip(owners, model.logprobs(sequences, on_done), strict=True):
+            found[owner].append(result)
+        self.asked += len(sequences)
+        return _in_turn(
+            [_bound(score_choice, r, task, f) for r, f in zip(task.rows, found, strict=True)], 1
+        )
+
+    def _options(self, model: Model, task: Task) -> tuple[list[Encoded], list[int]]:
+        """Every row's options as sequences, and the number of the row that each is of."""
         template, model.template = model.template, model.template if task.block.chat else None
         sequences, owners = [], []
         for i, row in enumerate(task.rows):
@@ -313,13 +328,14 @@ class Runner:
                 )
                 owners.append(i)
         model.template = template
-        found: list[list[tuple[float, int]]] = [[] for _ in task.rows]
-        for owner, result in zip(owners, model.logprobs(sequences, on_done), strict=True):
-            found[owner].append(result)
-        self.asked += len(sequences)
-        return _in_turn(
-            [_bound(score_choice, r, task, f) for r, f in zip(task.rows, found, strict=True)], 1
-        )
+        return sequences, owners
+
+    def _once(self, task: Task, make: Callable[[], Any]) -> Any:
+        """What `make` gives for this task, made once for all candidates."""
+        key = task.digest, self._template
+        if key not in self._tokens:
+            self._tokens[key] = make()
+        return self._tokens[key]
 
     def _on_done(self, total: int, candidate: Candidate | None, task: Task | None = None) -> OnDone:
         done = 0

@@ -25,6 +25,7 @@ from soup_git.evaluation.blending import Weights
 
 FAILED = -1e9
 """What a failed evaluation is recorded as."""
+_LEAST_POPULATION = 8
 _REPEATS = 3
 _RESERVED = 3
 """Evaluations after the search: the mean, what was written, what it is compared with."""
@@ -79,10 +80,15 @@ class Plan:
     def dimension(self) -> int:
         return self.rows * (self.inputs - (self.param == "softmax"))
 
+    @property
+    def candidates(self) -> int:
+        """Of a generation. Fewer than 8 would have converged before they have looked around."""
+        return self.population or max(_LEAST_POPULATION, cmaes.default_population(self.dimension))
+
     def start(self) -> cmaes.Search:
         middle = 0.0 if self.param == "softmax" else 1.0 / self.inputs
         return cmaes.begin(
-            [middle] * self.dimension, _STEP[self.param], seed=self.seed, population=self.population
+            [middle] * self.dimension, _STEP[self.param], seed=self.seed, population=self.candidates
         )
 
     def weights(self, point: Array) -> Weights:
@@ -126,7 +132,7 @@ class State:
     search: cmaes.Search | None = None
     best: tuple[float, Weights, str] | None = None
     marker: float = FAILED
-    """The score that the next improvement is measured from."""
+    """The score of a generation that the next improvement is measured from."""
     stale: int = 0
     seconds: float = 0.0
     model_seconds: float = 0.0
@@ -273,8 +279,7 @@ class Evolution:
 
     @property
     def _total(self) -> int:
-        population = self.plan.population or cmaes.default_population(self.plan.dimension)
-        return self.plan.inputs + 2 + population * self.plan.max_generations
+        return self.plan.inputs + 2 + self.plan.candidates * self.plan.max_generations
 
     # -- the parts of a search ----------------------------------------------------------------
 
@@ -300,7 +305,6 @@ class Evolution:
         if self.state.best is None:
             number = max(range(len(scores)), key=lambda i: (scores[i].recorded, -i))
             self.state.best = scores[number].recorded, wanted[number], self._start_name(number)
-            self.state.marker = scores[-1].recorded
 
     def _start_name(self, number: int) -> str:
         return f"{self.names[number]} alone" if number < len(self.names) else "the uniform blend"
@@ -349,6 +353,7 @@ class Evolution:
                 return "budget"
             scores = tuple(state.pending[i].recorded for i in range(len(weights)))
             best = state.best[0] if state.best else FAILED
+            # The search is measured by itself: it may need some generations to pass a good start.
             if max(scores) > state.marker + tolerance:
                 state.marker, state.stale = max(scores), 0
             else:
