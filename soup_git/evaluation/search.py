@@ -131,8 +131,8 @@ class State:
     """Of the generation under way: number -> score."""
     search: cmaes.Search | None = None
     best: tuple[float, Weights, str] | None = None
-    marker: float = FAILED
-    """The score of a generation that the next improvement is measured from."""
+    marks: tuple[float, float] = (FAILED, FAILED)
+    """Of a generation its best score and the mean of its better half: what the next has to pass."""
     stale: int = 0
     seconds: float = 0.0
     model_seconds: float = 0.0
@@ -166,6 +166,7 @@ def state_of(body: Mapping[str, Any]) -> State:
             ],
             "pending": {int(i): Scored(**x) for i, x in found["pending"].items()},
             "search": cmaes.resumed(found["search"]) if found["search"] else None,
+            "marks": tuple(found["marks"]),
             "best": best and (best[0], tuple(tuple(row) for row in best[1]), best[2]),
         }
     )
@@ -353,11 +354,7 @@ class Evolution:
                 return "budget"
             scores = tuple(state.pending[i].recorded for i in range(len(weights)))
             best = state.best[0] if state.best else FAILED
-            # The search is measured by itself: it may need some generations to pass a good start.
-            if max(scores) > state.marker + tolerance:
-                state.marker, state.stale = max(scores), 0
-            else:
-                state.stale += 1
+            self._compare(scores, tolerance)
             losses = [math.inf if s == FAILED else -s for s in scores]
             step = state.search.step
             if min(losses) < math.inf:
@@ -370,6 +367,19 @@ class Evolution:
             state.generations.append(Generation(scores, best, step))
             state.pending = {}
             self._tell()
+
+    def _compare(self, scores: Sequence[float], tolerance: float) -> None:
+        """Whether a generation is better than those before it, and not only luckier.
+
+        The search is measured by itself: it may need some generations to pass a good start,
+        and after a lucky candidate its better half goes on to improve.
+        """
+        half = sorted(scores, reverse=True)[: len(scores) // 2]
+        found = half[0], statistics.fmean(half)
+        marks = self.state.marks
+        improved = any(x > mark + tolerance for x, mark in zip(found, marks, strict=True))
+        self.state.marks = max(found[0], marks[0]), max(found[1], marks[1])
+        self.state.stale = 0 if improved else self.state.stale + 1
 
     def _chosen(self, noise: float, tolerance: float, ended: str) -> Found:
         """The best that was scored, or with noise the mean of where the search went."""
