@@ -45,6 +45,8 @@ class Strategy:
     columns: bool = False
     """Acts on KnOTS' aligned right factors instead of the space asked for."""
     inputs: int | None = None
+    searches: bool = False
+    """Its weights come from a suite's scores, which nobody gives a merge of branches."""
 
 
 def as_given(_updates: Sequence[Update], weights: Sequence[float]) -> list[float]:
@@ -125,6 +127,7 @@ STRATEGIES: dict[str, Strategy] = {
         "CMA-ES, Hansen 2016, arXiv 1604.00772",
         Linear(as_given, exact=True),
         ("seed",),
+        searches=True,
     ),
     "svd": Strategy(
         "linear, then the best approximation of rank --rank",

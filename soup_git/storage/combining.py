@@ -66,6 +66,11 @@ def strategy_of(how: Combination) -> Strategy:
             f"soup.merge.strategy is {how.strategy!r}, which is no strategy",
             hint="git soup merge --list",
         )
+    if found.searches:
+        raise FatalError(
+            f"{how.strategy} searches by a suite, and a merge of branches has none",
+            hint=f"git soup merge A B -o DIR --strategy {how.strategy} --eval SUITE",
+        )
     return found
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from soup_git.commands import evolve
+from soup_git.commands.add import add
 from soup_git.commands.evolve import SearchRequest
 from soup_git.commands.merge import MergeRequest, merge, rebuild
 from soup_git.core.groups import grouping
@@ -48,10 +49,10 @@ def template(
     (root / ".gitignore").open("a").write("/base/\n")
     tiny.write_rows(root / "suites" / "rows.jsonl", ROWS)
     (root / "suites" / "fit.yaml").write_text(SUITE)
-    git, soup = runner("git", cwd=root), runner("git", "soup", cwd=root)
+    git = runner("git", cwd=root)
     for seed, name, rank in ((1, "a", 4), (2, "b", 2)):
         write_adapter(root / name, seed=seed, rank=rank, base="base", scale=0.15)
-        soup("add", name)
+        add(Workspace.open(root), [root / name])
     git("add", ".")
     git("commit", "-qm", "Two adapters")
     return root
@@ -177,17 +178,16 @@ def test_a_killed_search_goes_on(two, monkeypatch, capsys):
     assert len(asked) - 1 == rest.search.evaluations
 
 
-def test_every_evaluation_failing_is_fatal_and_writes_nothing(two, soup: Run):
+def test_every_evaluation_failing_is_fatal_and_writes_nothing(two):
     judge = "judge: {url: 'http://127.0.0.1:9/v1', model: m, retries: 0, timeout: 1}"
     Path("suites/judged.yaml").write_text(
         "decoding: {max_new_tokens: 2}\n"
         f"tasks:\n  - {{name: fit, prompts: rows.jsonl, scoring: judge, {judge}}}\n"
     )
     before = set(two.iterdir())
-    words = ["merge", "./a", "./b", "-o", "out", "--strategy", "cmaes"]
-    done = soup(*words, "--eval", "suites/judged.yaml", check=False)
-    assert (done.returncode, done.stdout) == (ExitCode.FATAL, "")
-    assert "every evaluation failed: fit.judge has no value" in done.stderr
+    with pytest.raises(FatalError, match=r"every evaluation failed: fit\.judge has no") as caught:
+        search(suite="suites/judged.yaml")
+    assert caught.value.code == ExitCode.FATAL
     assert set(two.iterdir()) == before
 
 
