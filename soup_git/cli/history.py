@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,8 +11,23 @@ import typer
 from soup_git.cli.app import app, open_workspace, show_report
 from soup_git.cli.options import AdapterOption, JsonOption, OutputOption, Page, PageOption
 
+_BLAME_HELP = """\b
+Without --dataset: who. For each module the commit that last changed it, and how much it
+changed then.
 
-@app.command()
+\b
+With --dataset EVAL: what it does. Each module (or layer) is taken out in turn, and the loss
+on EVAL's answers is measured again; with --against SPEC it is put back to SPEC's instead.
+Rows are those of suites ({"prompt", "expected"}) or of training datasets. A budget that does
+not pay for all ranks them by gradients first, and each row says whether it is exact."""
+
+
+class Per(StrEnum):
+    module = "module"
+    layer = "layer"
+
+
+@app.command(epilog=_BLAME_HELP)
 def blame(
     spec: Annotated[
         str,
@@ -21,15 +38,81 @@ def blame(
         str | None,
         typer.Option("--module", metavar="GLOB", help="Only modules like 'layers.*.mlp.*'."),
     ] = None,
+    dataset: Annotated[
+        Path | None,
+        typer.Option("--dataset", metavar="EVAL", help="Measure on these rows, on the real model."),
+    ] = None,
+    layers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--layer", metavar="GLOB", help="Only layers like 'layers.3' or their modules."
+        ),
+    ] = None,
+    per: Annotated[
+        Per | None, typer.Option("--per", help="What is taken out at once.  [default: module]")
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option("--budget", metavar="TIME", help="60s to 24h.  [default: 5m]"),
+    ] = None,
+    shards: Annotated[
+        int | None,
+        typer.Option(
+            "--shards",
+            metavar="N",
+            min=1,
+            max=4096,
+            help="Parts of the rows, of at least 30 s each.  [default: 4]",
+        ),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option("--against", metavar="SPEC", help="Put modules back to this adapter's."),
+    ] = None,
+    plan_only: Annotated[
+        bool, typer.Option("--plan-only", help="Time a few passes, say what fits; measure nothing.")
+    ] = False,
+    base: Annotated[
+        str | None,
+        typer.Option("--base", metavar="MODEL", help="The base model, instead of the adapter's."),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", metavar="N", min=1, help="Rows a pass.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", metavar="N", min=1, help="Of the CPU.")
+    ] = None,
     form: PageOption = Page.table,
     as_json: JsonOption = False,
     output: OutputOption = None,
 ) -> int:
-    """Say for each module which commit last changed it, and how much it changed then."""
-    from soup_git.commands import blame as command
+    """Say which commit last changed each module; with --dataset, what each does to the loss."""
+    if dataset is None:
+        given = {
+            "--layer": layers, "--per": per, "--budget": budget, "--shards": shards,
+            "--against": against, "--plan-only": plan_only, "--base": base,
+            "--batch-size": batch_size, "--threads": threads,
+        }  # fmt: skip
+        for option, value in given.items():
+            if value:
+                raise typer.BadParameter(f"{option} goes with --dataset EVAL: rows to measure on")
+        from soup_git.commands import blame as command
 
-    report = command.blame(open_workspace(), spec, adapter, module)
-    show_report(report, form, as_json, output)
+        report = command.blame(open_workspace(), spec, adapter, module)
+        show_report(report, form, as_json, output)
+        return 0
+    from soup_git.commands import ablation
+
+    request = ablation.AblationRequest(
+        spec, dataset, [*(layers or []), *([module] if module else [])], per or Per.module,
+        budget or "5m", shards or 4, against, base, batch_size, threads, adapter,
+    )  # fmt: skip
+    if plan_only:
+        show_report(ablation.plan(open_workspace(), request), form, as_json, output)
+        return 0
+    measured = ablation.ablate(open_workspace(), request)
+    is_short = not as_json and form in {Page.table, Page.markdown}
+    show_report(ablation.short(measured) if is_short else measured, form, as_json, output)
     return 0
 
 

@@ -134,7 +134,7 @@ class DriftReport:
         cells = {place(x.module): (x.relative_drift, _cell(x)) for x in self.layers}
         if self.summary.equal:
             return []
-        rows = sorted({row for row, _ in cells}, key=_natural)
+        rows = sorted({row for row, _ in cells}, key=natural)
         columns = sorted({column for _, column in cells})
         return [HeatMap("relative drift, ‖ΔW_b − ΔW_a‖ / ‖ΔW_a‖", rows, columns, cells)]
 
@@ -397,7 +397,7 @@ def place(module: str) -> tuple[str, str]:
     return (found["layer"], found["module"]) if found else ("", module)
 
 
-def _natural(row: str) -> list[tuple[int, int | str]]:
+def natural(row: str) -> list[tuple[int, int | str]]:
     """Layer 10 after layer 9."""
     return [(0, int(p)) if p.isdigit() else (1, p) for p in re.split(r"(\d+)", row) if p]
 

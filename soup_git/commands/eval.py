@@ -45,6 +45,8 @@ class EvalRequest:
     use_cache: bool = True
     write_note: bool = True
     metrics: Path | None = None
+    adapter: str | None = None
+    """Which one, where a revision has several."""
 
 
 @dataclass(frozen=True)
@@ -259,8 +261,8 @@ def opened(
     workspace: Workspace, request: EvalRequest
 ) -> Iterator[tuple[Runner, list[Named], Named | None]]:
     """A runner for the request's adapters, and these. Nothing is loaded yet."""
-    named = [resolve(workspace, spec) for spec in request.specs]
-    against = resolve(workspace, request.baseline) if request.baseline else None
+    named = [resolve(workspace, spec, request.adapter) for spec in request.specs]
+    against = resolve(workspace, request.baseline, request.adapter) if request.baseline else None
     everyone = [*named, *([against] if against else [])]
     with runner_for(workspace, everyone, request) as runner:
         if request.base is not None:
@@ -311,8 +313,11 @@ def runner_for(
         progress.close()
 
 
-def resolve(workspace: Workspace, spec: str) -> Named:
-    """The adapter that `spec` names, its weights checked; `base` is the bare base model."""
+def resolve(workspace: Workspace, spec: str, path: str | None = None) -> Named:
+    """The adapter that `spec` names, its weights checked; `base` is the bare base model.
+
+    `path` picks one where a revision has several.
+    """
     from soup_git.evaluation.candidate import of_adapter
 
     if spec == BARE:
@@ -322,7 +327,7 @@ def resolve(workspace: Workspace, spec: str) -> Named:
                 hint=f"refs/heads/{BARE} is the branch",
             )
         return Named(spec, None, None)
-    adapter = workspace.adapter(spec)
+    adapter = workspace.adapter(spec, path)
     refuse_changed_weights(workspace, adapter)
     return Named(spec, adapter, of_adapter(adapter))
 

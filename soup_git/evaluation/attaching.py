@@ -56,15 +56,44 @@ class Attachments:
         with self._scaled(candidate):
             yield self._peft
 
+    @contextmanager
+    def use_both(self, first: Candidate, second: Candidate) -> Iterator[tuple[Any, str, str]]:
+        """The base with both on it, the first active, and the names that PEFT knows them by.
+
+        Raises FatalError where they cannot be there together: methods that PEFT does not
+        mix, or changes of the base itself.
+        """
+        if first.scaling or second.scaling:
+            raise ValueError("a pair is scaled by its user")
+        if len(self._shapes) > MOST_SHAPES - 2:
+            self._detach()
+        own = self._attach(first)
+        peft = self._peft
+        other = self._attach(second, "o")
+        if self._peft is not peft or self._spoils:
+            why = (
+                "one of them changes the base itself (biases, whole modules, embeddings saved along)"
+                if self._spoils
+                else "they are of two methods"
+            )
+            self._forget()
+            raise FatalError(
+                f"{first.name} and {second.name} cannot be on one base together: {why}",
+                hint="blame each by itself: without --against",
+            )
+        self._peft.set_adapter(own)
+        yield self._peft, own, other
+
     def close(self) -> None:
         self._detach()
         self._base = None
 
     # -- attaching ----------------------------------------------------------------------------
 
-    def _attach(self, candidate: Candidate) -> None:
+    def _attach(self, candidate: Candidate, slot: str = "s") -> str:
+        """PEFT's name for what is now active; adapters of one shape share it within a slot."""
         settings = _settings(candidate)
-        shape = "s" + sha256_hex(canonical_json(settings).encode())[:12]
+        shape = slot + sha256_hex(canonical_json(settings).encode())[:12]
         try:
             if shape not in self._shapes:
                 self._add(settings, shape)
@@ -82,6 +111,7 @@ class Attachments:
                 hint=f"git soup show {candidate.name} names its base and modules",
             ) from error
         self._peft.eval()
+        return shape
 
     def _add(self, settings: Mapping[str, Any], shape: str) -> None:
         import torch

@@ -164,7 +164,7 @@ class Model:
         from transformers import GenerationConfig
 
         width = max(map(len, prompts))
-        pad = self._pad
+        pad = self.pad
         ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=self._device)
         mask = torch.tensor(
             [[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=self._device
@@ -195,7 +195,7 @@ class Model:
         import torch
 
         width = max(len(s.ids) for s in sequences)
-        pad = self._pad
+        pad = self.pad
         ids = torch.tensor(
             [s.ids + [pad] * (width - len(s.ids)) for s in sequences], device=self._device
         )
@@ -233,7 +233,7 @@ class Model:
         return self.model.device
 
     @property
-    def _pad(self) -> int:
+    def pad(self) -> int:
         pad = self.tokenizer.pad_token_id
         return int(pad) if pad is not None else self._ends[0] if self._ends else 0
 

@@ -163,6 +163,11 @@ class Runner:
             for row in rows
         ]  # fmt: skip
 
+    @property
+    def has_template(self) -> bool:
+        """Whether prompts go through a chat template."""
+        return self._tokenizer_and_template()[1] is not None
+
     @contextmanager
     def using(self, candidate: Candidate | None) -> Iterator[Model]:
         """The model with the candidate on it; `.model` is torch's module."""
@@ -174,6 +179,15 @@ class Runner:
             yield Model(
                 module, tokenizer, template, name=self.choice.base, batch_size=self.batch_size or 8
             )
+
+    @contextmanager
+    def using_both(self, first: Candidate, second: Candidate) -> Iterator[tuple[Model, str, str]]:
+        """The model with the first on it and the second beside it, and PEFT's names for them."""
+        tokenizer, template = self._tokenizer_and_template()
+        with self.attachments.use_both(first, second) as (module, own, other):
+            size = self.batch_size or 8
+            model = Model(module, tokenizer, template, name=self.choice.base, batch_size=size)
+            yield model, own, other
 
     def refuse_other_base(self, candidate: Candidate) -> None:
         """An adapter of another base is refused before anything is loaded."""

@@ -392,7 +392,7 @@ def _rouge(_task: Task, _context: Context) -> ScoreAnswer:
 # -- likelihood --------------------------------------------------------------------------------
 
 
-def _check_loss(row: EvalRow, _task: Task) -> None:
+def check_loss(row: EvalRow, _task: Task | None = None) -> None:
     """A prompt with what is expected, or a row as training takes them."""
     if row.prompt is not None and row.expected is not None:
         check_prompt(row)
@@ -516,7 +516,7 @@ SCORERS: dict[str, Scorer] = {
         Scorer("loss", "nats a token for the expected text; and perplexity", "likelihood",
                (Metric("loss", MEAN, higher_is_better=False),
                 Metric("perplexity", EXP_MEAN, higher_is_better=False)),
-               _check_loss, None, frozenset({"chat", "max_rows"})),
+               check_loss, None, frozenset({"chat", "max_rows"})),
         Scorer("choice", "the likeliest of the row's options is the expected one", "options",
                _binary("choice"), _check_choice, None,
                frozenset({"chat", "max_rows", "normalize"})),

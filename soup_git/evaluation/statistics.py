@@ -160,3 +160,55 @@ def t_quantile(p: float, freedom: int) -> float:
         (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
     )
     return z + math.fsum(term / freedom**k for k, term in enumerate(terms, 1))
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Differences of mean losses over the same rows, several candidates at once.
+
+    `left_out` (candidates, rows): each difference without each row in turn, centred. It
+    holds all that is needed to compare the candidates with each other, row by row.
+    """
+
+    value: Any
+    stderr: Any
+    left_out: Any
+
+    @property
+    def rows(self) -> int:
+        return int(self.left_out.shape[1])
+
+    def reach(self, confidence: float = CONFIDENCE) -> Any:
+        """Half the width of each interval; infinite where one row is all there is."""
+        return t_quantile(0.5 + confidence / 2, self.rows - 1) * self.stderr
+
+    def larger(self, confidence: float = CONFIDENCE) -> Any:
+        """(candidates, candidates) of bool: whether |value| of the first is surely the larger."""
+        sizes, signs = np.abs(self.value), np.where(self.value < 0, -1.0, 1.0)
+        centred = self.left_out * signs[:, None]
+        inner = centred @ centred.T
+        squares = np.diag(inner)
+        spread = np.maximum(squares[:, None] + squares[None, :] - 2 * inner, 0.0)
+        n = self.rows
+        stderr = np.sqrt((n - 1) / n * spread)
+        gap = sizes[:, None] - sizes[None, :]
+        return gap > t_quantile(0.5 + confidence / 2, n - 1) * stderr
+
+
+def paired_means(sums: Any, baseline: Any, counts: Any) -> Paired:
+    """Means over all tokens of `sums` minus those of `baseline`: `difference` for many at once.
+
+    `sums` (candidates, rows), `baseline` (rows,) and `counts` (rows,) are float64: per row
+    the summed loss and the tokens it is over.
+    """
+    differences = sums - baseline[None, :]
+    total, tokens = differences.sum(axis=1), counts.sum()
+    value = total / tokens
+    rest = tokens - counts
+    left_out = (total[:, None] - differences) / np.where(rest > 0, rest, 1.0)[None, :]
+    left_out = left_out - left_out.mean(axis=1, keepdims=True)
+    n = len(counts)
+    stderr = np.sqrt((n - 1) / n * (left_out**2).sum(axis=1))
+    if n < 2:
+        stderr = np.full(len(value), math.inf)
+    return Paired(value, stderr, left_out)

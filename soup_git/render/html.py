@@ -14,9 +14,12 @@ from soup_git.render.heatmap import HeatMap
 from soup_git.render.report import Report, Table
 
 _STEPS = 9
-# One hue, lightness only: readable without colour vision, and printed.
+# One hue for a sign, lightness for the size: readable without colour vision, and printed.
 _LIGHT = ("#fff7ec", "#fee8c8", "#fdd49e", "#fdbb84", "#fc8d59", "#ef6548", "#d7301f", "#b30000", "#7f0000")  # fmt: skip
 _DARK = ("#1c1512", "#33190f", "#4f1f0e", "#702a10", "#943714", "#ba471b", "#df5d2b", "#fb8454", "#ffb894")  # fmt: skip
+# Below 0.
+_LIGHT_BELOW = ("#f7fbff", "#deebf7", "#c6dbef", "#9ecae1", "#6baed6", "#4292c6", "#2171b5", "#08519c", "#08306b")  # fmt: skip
+_DARK_BELOW = ("#11161c", "#0e2033", "#0d2f4f", "#104070", "#165494", "#1d6bba", "#2f87df", "#58a6fb", "#99ccff")  # fmt: skip
 
 
 @runtime_checkable
@@ -70,8 +73,10 @@ def as_html(report: Report) -> str:
 
 def heat_map(found: HeatMap) -> str:
     """A table whose cells carry their value as colour, as text and as a tooltip."""
-    values = [value for value, _ in found.cells.values() if value is not None and value > 0]
-    scale = _Scale(min(values, default=0.0), max(values, default=0.0))
+    values = [value for value, _ in found.cells.values() if value is not None]
+    sizes = [abs(value) for value in values if value]
+    is_signed = min(values, default=0.0) < 0
+    scale = _Scale(min(sizes, default=0.0), max(sizes, default=0.0), found, is_signed)
     head = "".join(f'<th scope="col"><span>{_text(name)}</span></th>' for name in found.columns)
     lines = [
         "<figure>",
@@ -95,34 +100,51 @@ def _figure(found: chart.Chart) -> str:
 class _Scale:
     """Values to steps of colour: by the logarithm where they span more than a decade or two."""
 
-    def __init__(self, least: float, most: float) -> None:
+    def __init__(self, least: float, most: float, found: HeatMap, is_signed: bool) -> None:
         self.least, self.most = least, most
-        self.logarithmic = least > 0 and most / least > 30
+        # Around 0 there is no least size that means anything.
+        self.logarithmic = least > 0 and most / least > 30 and not is_signed
+        self._found, self._is_signed = found, is_signed
 
-    def step(self, value: float) -> int:
-        if value <= 0 or self.most <= 0:
+    def kind(self, value: float) -> str:
+        """The CSS class of a value."""
+        return f"{'b' if value < 0 else 'h'}{self._step(abs(value))}"
+
+    def _step(self, size: float) -> int:
+        if size <= 0 or self.most <= 0:
             return 0
         if self.logarithmic:
-            share = math.log(value / self.least) / math.log(self.most / self.least)
+            share = math.log(size / self.least) / math.log(self.most / self.least)
         else:
-            share = value / self.most
+            share = size / self.most
         return min(_STEPS - 1, max(0, round(share * (_STEPS - 1))))
 
     def legend(self) -> str:
-        swatches = "".join(f'<span class="h{step}">&nbsp;</span>' for step in range(_STEPS))
         first = self.least if self.logarithmic else 0.0
         kind = ", logarithmic" if self.logarithmic else ""
-        return (
-            f'<p class="legend">{100 * first:.3g} % {swatches} {100 * self.most:.3g} %{kind};'
-            ' <span class="odd">&nbsp;</span> only in one of the two</p>'
-        )
+        parts = [f"{self._written(first)} {_swatches('h')} {self._written(self.most)}{kind}"]
+        if self._is_signed:
+            below = f"{self._written(0.0)} {_swatches('b')} {self._written(-self.most)}"
+            parts.append(f"{below}, {_text(self._found.below)}")
+        if any(value is None for value, _ in self._found.cells.values()) or not self._is_signed:
+            parts.append(f'<span class="odd">&nbsp;</span> {_text(self._found.none)}')
+        return f'<p class="legend">{"; ".join(parts)}</p>'
+
+    def _written(self, value: float) -> str:
+        if self._found.unit == "%":
+            return f"{100 * value:.3g} %"
+        return f"{value:.3g} {_text(self._found.unit)}"
+
+
+def _swatches(kind: str) -> str:
+    return "".join(f'<span class="{kind}{step}">&nbsp;</span>' for step in range(_STEPS))
 
 
 def _cell(found: HeatMap, row: str, column: str, scale: _Scale) -> str:
     if (row, column) not in found.cells:
         return "<td></td>"
     value, text = found.cells[row, column]
-    kind = "odd" if value is None else f"h{scale.step(value)}"
+    kind = "odd" if value is None else scale.kind(value)
     place = f"{row}.{column}" if row else column
     return f'<td class="{kind}" title="{_text(place)}: {_text(text)}">{_text(text)}</td>'
 
@@ -153,13 +175,15 @@ def _text(text: str) -> str:
 
 
 def _style() -> str:
-    def steps(colours: Sequence[str], turn: int, low: str, high: str) -> str:
+    def steps(kind: str, colours: Sequence[str], turn: int, low: str, high: str) -> str:
         return "".join(
-            f".h{i}{{background:{colour};color:{low if i < turn else high}}}\n"
+            f".{kind}{i}{{background:{colour};color:{low if i < turn else high}}}\n"
             for i, colour in enumerate(colours)
         )
 
-    dark = steps(_DARK, 6, "#f3e9e4", "#1a0d06")
+    dark = steps("h", _DARK, 6, "#f3e9e4", "#1a0d06") + steps(
+        "b", _DARK_BELOW, 6, "#e4ebf3", "#06101a"
+    )
     return (
         ":root{color-scheme:light dark}\n"
         "body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;padding:0 1rem;max-width:75rem;"
@@ -176,7 +200,8 @@ def _style() -> str:
         ".odd{background:repeating-linear-gradient(45deg,#8885 0 4px,transparent 4px 8px)}\n"
         ".legend span{display:inline-block;width:1.4rem}\n"
         ".bars text{font-size:12px;fill:currentColor}\n.bars rect{fill:#d7301f}\n"
-        + steps(_LIGHT, 5, "#1b1b1b", "#fff")
+        + steps("h", _LIGHT, 5, "#1b1b1b", "#fff")
+        + steps("b", _LIGHT_BELOW, 5, "#1b1b1b", "#fff")
         + "@media (prefers-color-scheme:dark){\nbody{background:#16130f;color:#e9e4df}\n"
         ".map td{border-color:#16130f}\n" + dark + "}\n"
     )
