@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from soup_git.cli.app import app, open_workspace, show_report
 from soup_git.cli.options import AdapterOption, JsonOption, OutputOption, Page, PageOption
 
+if TYPE_CHECKING:
+    from soup_git.storage.workspace import Workspace
+
 _HELP = """\b
 Forms:
   git soup bisect C1 C2... --eval-command "..."    adapters, in order
   git soup bisect GOOD..BAD --eval-command "..."   commits that changed the adapter
   git soup bisect run/ID --eval-command "..."      the checkpoints of a training run
+  git soup bisect run/ID --metric TASK.SCORE --drop 0.02 --suite suite.yaml
+                                                   by a score: no process per probe
   git soup bisect log                              what was asked and told so far
   git soup bisect replay FILE                      judge by a log; runs nothing
   git soup bisect reset                            forget the search
@@ -90,6 +95,35 @@ def bisect(
         str | None,
         typer.Option("--budget", metavar="TIME", help="Stop after this long: 60s to 24h."),
     ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            "--metric",
+            metavar="TASK.SCORE",
+            help="Instead of a command: bad when this score of --suite is worse than the first"
+            " checkpoint's by more than --drop.",
+        ),
+    ] = None,
+    drop: Annotated[
+        str | None, typer.Option("--drop", metavar="X", help="As in 0.02, or 2%.")
+    ] = None,
+    suite: Annotated[
+        Path | None, typer.Option("--suite", metavar="S", help="The suite that has the metric.")
+    ] = None,
+    then_blame: Annotated[
+        bool,
+        typer.Option(
+            "--then-blame", help="Then measure which modules of the culprit did it, one by one."
+        ),
+    ] = False,
+    dataset: Annotated[
+        Path | None,
+        typer.Option(
+            "--dataset",
+            metavar="EVAL",
+            help="The rows that --then-blame measures on.  [default: those of the metric's task]",
+        ),
+    ] = None,
     plan_only: Annotated[
         bool, typer.Option("--plan-only", help="Say what would be probed; run nothing.")
     ] = False,
@@ -99,40 +133,79 @@ def bisect(
 ) -> int:
     """Find the first checkpoint that fails, also when the eval is noisy."""
     from soup_git.commands import bisect as verb
-    from soup_git.render.report import say, write_text
+    from soup_git.render.report import say
 
     if not specs:
         raise typer.BadParameter("name the checkpoints: C1 C2..., GOOD..BAD, or run/ID")
     if specs[0] in _WORDS:
-        _check_words(specs, command)
+        _check_words(specs, command or metric)
         workspace = open_workspace()
-        if specs[0] == "log":
-            write_text(verb.log_text(workspace), output)
-            return 0
-        if specs[0] == "reset":
-            say("forgotten" if verb.reset(workspace) else "no bisection was under way")
+        if specs[0] != "replay":
+            _log_or_reset(workspace, specs[0], output)
             return 0
         report = verb.replay(workspace, Path(specs[1]))
     else:
-        if command is None:
-            raise typer.BadParameter("--eval-command is needed: what judges a checkpoint")
+        _check_probe(command, metric, drop, suite, timeout)
+        _check_blame(then_blame, dataset, metric)
         request = verb.Request(
-            specs, command, adapter, timeout, noise, confidence, most, jobs, scheduler, budget
-        )
+            specs, command, adapter, timeout, noise, confidence, most, jobs, scheduler, budget,
+            metric, drop or "", suite,
+        )  # fmt: skip
         workspace = open_workspace()
+        if then_blame:
+            verb.blame_rows(workspace, request, dataset)
         if plan_only:
             show_report(verb.plan(workspace, request), form, as_json, output)
             return 0
         report = verb.bisect(workspace, request)
+        if then_blame:
+            report = verb.then_blame(workspace, request, report, dataset)
     show_report(report, form, as_json, output)
     for hint in verb.hints(workspace, report, adapter):
         say(f"hint: {hint}")
     return report.exit_code
 
 
-def _check_words(specs: list[str], command: str | None) -> None:
+def _log_or_reset(workspace: Workspace, word: str, output: Path | None) -> None:
+    from soup_git.commands import bisect as verb
+    from soup_git.render.report import say, write_text
+
+    if word == "log":
+        write_text(verb.log_text(workspace), output)
+    else:
+        say("forgotten" if verb.reset(workspace) else "no bisection was under way")
+
+
+def _check_probe(
+    command: str | None, metric: str | None, drop: str | None, suite: Path | None,
+    timeout: str | None,
+) -> None:  # fmt: skip
+    if metric is None:
+        for option, value in (("--drop", drop), ("--suite", suite)):
+            if value is not None:
+                raise typer.BadParameter(f"{option} goes with --metric TASK.SCORE")
+        if command is None:
+            raise typer.BadParameter(
+                "--eval-command is needed: what judges a checkpoint; or --metric TASK.SCORE"
+            )
+        return
+    if command is not None or timeout is not None:
+        other = "--eval-command" if command is not None else "--timeout"
+        raise typer.BadParameter(f"{other} is of a command; --metric starts none")
+    if drop is None or suite is None:
+        raise typer.BadParameter("--metric needs --drop X and --suite S")
+
+
+def _check_blame(then_blame: bool, dataset: Path | None, metric: str | None) -> None:
+    if dataset is not None and not then_blame:
+        raise typer.BadParameter("--dataset is what --then-blame measures on")
+    if then_blame and metric is None and dataset is None:
+        raise typer.BadParameter("--then-blame needs --dataset EVAL: rows to measure on")
+
+
+def _check_words(specs: list[str], probe: str | None) -> None:
     wanted = 2 if specs[0] == "replay" else 1
-    if len(specs) != wanted or command is not None:
+    if len(specs) != wanted or probe is not None:
         form = "replay FILE" if wanted == 2 else specs[0]
         raise typer.BadParameter(
             f"git soup bisect {form} stands alone; an adapter called {specs[0]} is ./{specs[0]}"

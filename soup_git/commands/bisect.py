@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -40,8 +40,9 @@ from soup_git.evaluation.bisecting import (
     skipped,
 )
 from soup_git.evaluation.executors import Flag, Pool, pool
-from soup_git.evaluation.probes import CommandProbe, Outcome
+from soup_git.evaluation.probes import CommandProbe, Outcome, Probe
 from soup_git.render.barchart import Bars
+from soup_git.render.heatmap import HeatMap
 from soup_git.render.report import Table, say
 from soup_git.storage.bisectlog import BisectLog
 from soup_git.storage.candidates import checkpoints
@@ -51,6 +52,7 @@ from soup_git.storage.notes import append_notes
 from soup_git.storage.workspace import Workspace
 
 if TYPE_CHECKING:
+    from soup_git.commands.ablation import AblationReport
     from soup_git.core.noisybisection import NoisySearch
 
 _EXIT = {
@@ -68,7 +70,7 @@ class Request:
     """What was typed."""
 
     specs: Sequence[str]
-    command: str
+    command: str | None = None
     adapter: str | None = None
     timeout: str | None = None
     noise: str | None = None
@@ -77,6 +79,10 @@ class Request:
     jobs: int = 1
     scheduler: str | None = None
     budget: str | None = None
+    metric: str | None = None
+    """Instead of a command; `drop` and `suite` come with it."""
+    drop: str = ""
+    suite: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -124,6 +130,8 @@ class BisectReport:
     """What was asked for; the answer's own probability is the posterior's largest."""
     noise: Noise | None
     posterior: list[Chance] | None
+    blame: AblationReport | None = None
+    """What of the difference between the good and the bad neighbour did it."""
 
     @property
     def exit_code(self) -> ExitCode:
@@ -142,7 +150,12 @@ class BisectReport:
         if self.verdict == Found.UNRESOLVED:
             parts.append(f"it may be {self._either()}")
         parts += ["", Table(("probe>", "checkpoint", "verdict", "exit>", "took>"), rows)]
-        return parts + self._posterior_tables()
+        parts += self._posterior_tables()
+        return [*parts, "", *self.blame.tables()] if self.blame is not None else parts
+
+    def heat_maps(self) -> list[HeatMap]:
+        """The blame's, where there is one."""
+        return self.blame.heat_maps() if self.blame is not None else []
 
     def bars(self) -> list[Bars]:
         """The posterior in the checkpoints' own order: what has a chance worth a pixel."""
@@ -201,6 +214,8 @@ class PlanReport:
     schema: ClassVar[str] = "soup.bisect-plan/1"
     checkpoints: list[str]
     command: list[str]
+    """Empty where a metric judges."""
+    metric: dict[str, str] | None
     ends: list[str]
     """What is probed first."""
     most_probes: int | None
@@ -217,7 +232,9 @@ class PlanReport:
             ("checkpoints", f"{len(self.checkpoints)}, {' to '.join(map(short, self.ends))}"),
             ("probes", f"{bound}; {self.told} in the log" if self.told else bound),
             ("at once", str(self.jobs)),
-            ("command", " ".join(self.command)),
+            ("metric", _metric_in_words(self.metric))
+            if self.metric is not None
+            else ("command", " ".join(self.command)),
         ]
         return [Table(("", ""), rows)]
 
@@ -233,7 +250,8 @@ def plan(workspace: Workspace, request: Request) -> PlanReport:
     names = [checkpoint.name for checkpoint in session.checkpoints]
     return PlanReport(
         checkpoints=names,
-        command=list(session.probe.command),
+        command=list(session.probe.command) if isinstance(session.probe, CommandProbe) else [],
+        metric=session.metric,
         ends=[names[0], names[-1]],
         most_probes=most_probes(len(names)) if session.question.confidence is None else None,
         told=len(logged.told) if is_ours and logged is not None else 0,
@@ -248,27 +266,106 @@ def bisect(workspace: Workspace, request: Request) -> BisectReport:
         return session.run()
 
 
+def then_blame(
+    workspace: Workspace, request: Request, report: BisectReport, dataset: Path | None
+) -> BisectReport:
+    """With what of the culprit did it: each module put back to the last good one's.
+
+    `dataset` None takes the prompts of the metric's task. Where nothing can be blamed the
+    search's own answer stays, and stderr says why.
+    """
+    from soup_git.commands.ablation import AblationRequest, ablate
+    from soup_git.commands.bisectmetric import forget
+
+    if report.verdict != Found.BROKEN_AT:
+        return report
+    if report.last_good is None:
+        say("no blame: the first checkpoint is bad already, there is no good one to compare with")
+        return report
+    forget()  # one model in memory is enough
+    specs = {
+        c.name: f"{c.commit}:{c.path}" if c.commit is not None else c.name
+        for c in checkpoints(workspace, request.specs, request.adapter)
+    }
+    broken, good = specs[str(report.first_broken)], specs[report.last_good]
+    rows = dataset or _prompts_of(workspace, request)
+    try:
+        found = ablate(workspace, AblationRequest(broken, rows, against=good))
+    except FatalError as error:
+        say(f"no blame: {error}")
+        return report
+    return replace(report, blame=found)
+
+
+def blame_rows(workspace: Workspace, request: Request, dataset: Path | None) -> None:
+    """Refuse rows that cannot be read before the search, not after it."""
+    from soup_git.evaluation.lossrows import load_rows
+
+    rows = dataset or _prompts_of(workspace, request)
+    load_rows(rows, str(rows))
+
+
+def _prompts_of(workspace: Workspace, request: Request) -> Path:
+    from soup_git.evaluation.suite import load_suite
+
+    assert request.suite is not None  # noqa: S101 - for the type checker
+    suite = load_suite(request.suite, workspace.root)
+    task = str(request.metric).partition(".")[0]
+    name = next((t.prompts for t in suite.file.tasks if t.name == task), None)
+    if name is None:
+        raise FatalError(
+            f"{task} has no prompts of its own to blame on", hint="--then-blame --dataset EVAL"
+        )
+    beside = request.suite.parent / name
+    return beside if beside.exists() else workspace.root / name
+
+
 class _Session:
     """One search: its question, its log, and the probes it starts."""
 
     def __init__(self, workspace: Workspace, request: Request) -> None:
-        inside = Path.cwd().resolve().relative_to(workspace.root.resolve()).as_posix()
-        timeout = parse_duration(request.timeout, "--timeout") if request.timeout else None
         self.workspace = workspace
         self.request = request
-        self.probe = CommandProbe.parse(request.command, inside, timeout)
         self.budget = parse_budget(request.budget) if request.budget else None
         noise, confidence = _noise(request)
         self.checkpoints = checkpoints(workspace, request.specs, request.adapter)
+        self.probe, asked = self._probe()
         self.question = Question(
             checkpoints=tuple((c.name, c.key) for c in self.checkpoints),
-            probe={"command": list(self.probe.command)},
+            probe=asked,
             noise=noise,
             confidence=confidence,
         )
         self.log = BisectLog(workspace.git)
         self.search = _search(self.question, request.most)
         self.told: list[Told] = []
+
+    def _probe(self) -> tuple[Probe, dict[str, Any]]:
+        """What judges a checkpoint, and how the log names it."""
+        request = self.request
+        if request.metric is not None:
+            from soup_git.commands.bisectmetric import MetricProbe
+
+            first = self.checkpoints[0]
+            if not first.is_there:
+                raise FatalError(
+                    f"{first.shown} has no adapter at {first.path}, and --metric compares with it",
+                    hint="start at a revision that has the adapter",
+                )
+            assert request.suite is not None  # noqa: S101 - for the type checker
+            reference = first.materials(self.workspace)
+            made = MetricProbe.parse(
+                self.workspace, request.metric, request.drop, request.suite, reference
+            )
+            return made, dict(made.question())
+        inside = Path.cwd().resolve().relative_to(self.workspace.root.resolve()).as_posix()
+        timeout = parse_duration(request.timeout, "--timeout") if request.timeout else None
+        command = CommandProbe.parse(request.command or "", inside, timeout)
+        return command, {"command": list(command.command)}
+
+    @property
+    def metric(self) -> dict[str, str] | None:
+        return None if "command" in self.question.probe else dict(self.question.probe)
 
     def run(self) -> BisectReport:
         self._resume()
@@ -607,8 +704,13 @@ def _count(number: int, what: str) -> str:
 def _in_words(logged: Log) -> str:
     names = [short(name) for name, _ in logged.question.checkpoints]
     command = logged.question.probe.get("command")
-    words = " ".join(map(str, command)) if isinstance(command, list) else "another probe"
+    probe = logged.question.probe
+    words = " ".join(map(str, command)) if isinstance(command, list) else _metric_in_words(probe)
     return f"{names[0]} to {names[-1]}, {words}, {_count(len(logged.told), 'verdict')}"
+
+
+def _metric_in_words(probe: Mapping[str, Any]) -> str:
+    return f"{probe.get('metric')} of {probe.get('suite')}, down by more than {probe.get('drop')}"
 
 
 @contextlib.contextmanager

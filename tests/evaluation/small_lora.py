@@ -10,10 +10,10 @@ from tests.training import tiny_model as tiny
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
-def make_base(folder: Path, layers: int, width: int = 32) -> Path:
+def make_base(folder: Path, layers: int, width: int = 32, spread: float = 0.15) -> Path:
     """The tiny model's tokenizer, and a Llama of `layers` layers with weights larger than usual.
 
-    At the usual size of a random init no module matters to the loss beyond rounding.
+    At the usual spread of a random init (0.02) no module matters to the loss beyond rounding.
     """
     import torch
     from transformers import AutoConfig, LlamaForCausalLM
@@ -22,7 +22,7 @@ def make_base(folder: Path, layers: int, width: int = 32) -> Path:
     config = AutoConfig.from_pretrained(folder)
     config.num_hidden_layers, config.hidden_size = layers, width
     config.intermediate_size, config.head_dim = 2 * width, width // 4
-    config.initializer_range = 0.15
+    config.initializer_range = spread
     torch.manual_seed(3)
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
