@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from soup_git.commands.fetching import with_weights
 from soup_git.commands.eval import EvalRequest
 from soup_git.commands.evolve import LEAST_INPUTS, Evolved, SearchReport, SearchRequest, evolve
+from soup_git.commands.fetching import with_weights
 from soup_git.commands.verdict import Judging, judging, recipe_line
 from soup_git.commands.verdict import tables as verdict_tables
 from soup_git.core.adapter import parse_adapter_config

@@ -428,7 +428,7 @@ def test_no_probe_outlives_an_ended_search(commits: dict[int, str], how: signal.
     done = subprocess.Popen(
         words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         # Whoever runs the tests in the background of a shell has it ignored.
-        preexec_fn=partial(signal.signal, how, signal.SIG_DFL),
+        preexec_fn=partial(signal.signal, how, signal.SIG_DFL),  # noqa: PLW1509
     )  # fmt: skip
     _until(lambda: Path("pids").exists() and len(Path("pids").read_text().split()) == 4)
     done.send_signal(how)
