@@ -32,6 +32,14 @@ def stored(workspace: Workspace, folder: Path | str) -> Manifest:
     return make_manifest(config, found.tensors, weights_md5=found.md5, weights_size=found.size)
 
 
+SUM = Combination(weights="1")
+
+
+def merger(workspace: Workspace, how: Combination = SUM) -> Merger:
+    """By default the sum of the steps; all weights are in the cache, so nothing is fetched."""
+    return Merger(workspace, lambda _workspace, _md5s: None, how)
+
+
 def restored(workspace: Workspace, manifest: Manifest, folder: str, like: str = "o") -> Path:
     """A folder with the weights that a manifest names, and the config of another."""
     Path(folder).mkdir(exist_ok=True)
@@ -71,7 +79,7 @@ def relative(found, wanted) -> float:
 @pytest.mark.parametrize("strategy", ["linear", "svd"])
 def test_linear_is_task_arithmetic_at_the_rank_of_ours(three, strategy, weights, coefficients):
     workspace, (o, a, b) = three()
-    merged = Merger(workspace, Combination(strategy, weights)).adapters(o, [a, b])
+    merged = merger(workspace, Combination(strategy, weights)).adapters(o, [a, b])
     found = updates(restored(workspace, merged.manifest, "m"))
     dense = [updates(name) for name in "oab"]
     lost = norm = 0.0
@@ -87,10 +95,10 @@ def test_linear_is_task_arithmetic_at_the_rank_of_ours(three, strategy, weights,
 def test_every_strategy_merges_task_vectors_and_is_made_again(three, strategy):
     workspace, (o, a, b) = three()
     how = Combination(strategy, "0.5", density=0.6, seed=3)
-    merged = Merger(workspace, how).adapters(o, [a, b]).manifest
-    assert Merger(workspace, how).adapters(o, [b, a]).manifest.text() == merged.text()
+    merged = merger(workspace, how).adapters(o, [a, b]).manifest
+    assert merger(workspace, how).adapters(o, [b, a]).manifest.text() == merged.text()
     # No step on one side: its task vector is nothing, whatever joins them.
-    assert Merger(workspace, how).adapters(o, [o, b]).manifest.tensors == b.tensors
+    assert merger(workspace, how).adapters(o, [o, b]).manifest.tensors == b.tensors
     found, before = updates(restored(workspace, merged, "m")), updates("o")
     steps = [updates(name) for name in "ab"]
     for module, value in found.items():
@@ -100,7 +108,7 @@ def test_every_strategy_merges_task_vectors_and_is_made_again(three, strategy):
 
 def test_a_step_of_nothing_keeps_even_a_lossy_strategy_exact(three):
     workspace, (o, a, _) = three()
-    merged = Merger(workspace, Combination("ties")).adapters(o, [a, a]).manifest
+    merged = merger(workspace, Combination("ties")).adapters(o, [a, a]).manifest
     assert merged.weights_md5 == a.weights_md5
 
 
@@ -111,11 +119,11 @@ def test_the_dtype_stays(repo, make_adapter, dtype):
     for seed in (1, 2, 3):
         make_adapter("o", seed=seed, dtype=dtype, scale=0.1)
         sides.append(stored(workspace, "o"))
-    merged = Merger(workspace).adapters(sides[0], sides[1:]).manifest
+    merged = merger(workspace).adapters(sides[0], sides[1:]).manifest
     assert {tensor.dtype for tensor in merged.tensors} == {dtype}
     if dtype == "F16":
         with pytest.raises(FatalError, match="too large for F16, the dtype of both sides"):
-            Merger(workspace, Combination(weights="1e12")).adapters(sides[0], sides[1:])
+            merger(workspace, Combination(weights="1e12")).adapters(sides[0], sides[1:])
 
 
 def test_other_ranks_in_origin_and_sides(repo, make_adapter):
@@ -125,7 +133,7 @@ def test_other_ranks_in_origin_and_sides(repo, make_adapter):
         make_adapter(name, seed=seed, rank=rank)
     o, a, b = (stored(workspace, name) for name in "oab")
     for strategy in ("linear", "ties"):
-        merged = Merger(workspace, Combination(strategy)).adapters(o, [a, b]).manifest
+        merged = merger(workspace, Combination(strategy, "1")).adapters(o, [a, b]).manifest
         assert merged.get("rank") == "8"
         found = updates(restored(workspace, merged, "m", like="a"))
         if strategy == "linear":
@@ -141,7 +149,7 @@ def test_many_sides_are_one_sum(three):
     nudge("c", 5)
     c = stored(workspace, "c")
     found = [
-        Merger(workspace).adapters(o, order).manifest for order in ([a, b, c], [c, a, b], [b, a, c])
+        merger(workspace).adapters(o, order).manifest for order in ([a, b, c], [c, a, b], [b, a, c])
     ]
     assert len({manifest.weights_md5 for manifest in found}) == 1
     merged = updates(restored(workspace, found[0], "m"))
@@ -149,8 +157,8 @@ def test_many_sides_are_one_sum(three):
     for module, value in merged.items():
         exact = sum(x[module] for x in dense[1:]) - 2 * dense[0][module]
         assert relative(value, best_of_rank(exact, 8)) < 1e-6
-    twice = Merger(workspace).adapters(o, [a, a, b]).manifest
-    assert twice.weights_md5 == Merger(workspace).adapters(o, [a, b]).manifest.weights_md5
+    twice = merger(workspace).adapters(o, [a, a, b]).manifest
+    assert twice.weights_md5 == merger(workspace).adapters(o, [a, b]).manifest.weights_md5
 
 
 def test_whole_tensors_and_biases_are_merged_entry_by_entry(repo, make_adapter):
@@ -167,7 +175,7 @@ def test_whole_tensors_and_biases_are_merged_entry_by_entry(repo, make_adapter):
         versions.append(stored(workspace, "o"))
         values.append(load_file(Path("o", WEIGHTS)))
     for strategy in ("linear", "ties"):
-        merged = Merger(workspace, Combination(strategy, "0.5")).adapters(versions[0], versions[1:])
+        merged = merger(workspace, Combination(strategy, "0.5")).adapters(versions[0], versions[1:])
         found = load_file(restored(workspace, merged.manifest, "m") / WEIGHTS)
         for name in names:
             base, one, two = (v[name].astype(np.float64) for v in values)
@@ -178,21 +186,21 @@ def test_whole_tensors_and_biases_are_merged_entry_by_entry(repo, make_adapter):
 
 def test_a_second_merge_computes_nothing_and_a_lost_result_is_computed_again(three, monkeypatch):
     workspace, (o, a, b) = three()
-    first = Merger(workspace).adapters(o, [a, b])
+    first = merger(workspace).adapters(o, [a, b])
     place = workspace.dvc.object_path(first.manifest.weights_md5)
     written = place.stat().st_mtime_ns
-    assert Merger(workspace).adapters(o, [b, a]) == Merger(workspace).adapters(o, [b, a])
+    assert merger(workspace).adapters(o, [b, a]) == merger(workspace).adapters(o, [b, a])
     assert place.stat().st_mtime_ns == written
     place.unlink()
-    assert Merger(workspace).adapters(o, [a, b]).manifest == first.manifest
+    assert merger(workspace).adapters(o, [a, b]).manifest == first.manifest
     assert place.is_file()
-    other = Merger(workspace, Combination(weights="0.5")).adapters(o, [a, b])
+    other = merger(workspace, Combination(weights="0.5")).adapters(o, [a, b])
     assert other.manifest.weights_md5 != first.manifest.weights_md5
 
 
 def test_a_recipe_and_the_cache_make_the_weights_again(three):
     workspace, (o, a, b) = three()
-    merged = Merger(workspace, Combination("dare", "0.4,0.8", 0.7, 5)).adapters(o, [a, b]).manifest
+    merged = merger(workspace, Combination("dare", "0.4,0.8", 0.7, 5)).adapters(o, [a, b]).manifest
     Path("m").mkdir()
     rebuild(workspace, merged, Path("m", WEIGHTS), "m")
     assert workspace.md5(Path("m", WEIGHTS)) == merged.weights_md5
@@ -201,13 +209,13 @@ def test_a_recipe_and_the_cache_make_the_weights_again(three):
 def test_what_clashes_and_what_is_missing(three, make_adapter):
     workspace, (o, a, b) = three()
     with pytest.raises(ConflictError, match="no common version"):
-        Merger(workspace).adapters(None, [a, b])
+        merger(workspace).adapters(None, [a, b])
     with pytest.raises(FatalError, match="takes 2 versions, not 3"):
         nudge("a", 8)
-        Merger(workspace, Combination("slerp")).adapters(o, [a, b, stored(workspace, "a")])
+        merger(workspace, Combination("slerp")).adapters(o, [a, b, stored(workspace, "a")])
     workspace.dvc.object_path(o.weights_md5).unlink()
     with pytest.raises(FatalError, match=r"merge base .* not in the DVC cache"):
-        Merger(workspace, Combination(weights="0.9")).adapters(o, [a, b])
+        merger(workspace, Combination(weights="0.9")).adapters(o, [a, b])
 
 
 # -- PEFT as the judge ------------------------------------------------------------------------
@@ -274,7 +282,7 @@ def test_peft_loads_the_result_and_its_forward_is_base_plus_both_steps(repo):
             model.save_pretrained(name)
         forwards.append(output(model))
         versions.append(stored(workspace, name))
-    merged = Merger(workspace).adapters(versions[0], versions[1:])
+    merged = merger(workspace).adapters(versions[0], versions[1:])
     assert merged.residual is not None and merged.residual < 1e-6
     restored(workspace, merged.manifest, "m")
     with warnings.catch_warnings():
