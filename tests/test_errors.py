@@ -21,6 +21,16 @@ def test_a_missing_library_of_the_train_extra_names_the_extra(
     assert "Traceback" not in said
 
 
+@pytest.mark.parametrize(
+    ("module", "extra"), [("sacrebleu.metrics", "eval"), ("regex", "eval"), ("lm_eval", "lm-eval")]
+)
+def test_a_missing_scorers_library_names_its_extra(
+    module: str, extra: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_to_exit_code(lambda: importing(module)) == 128
+    assert f"hint: pip install 'git-soup[{extra}]'" in capsys.readouterr().err
+
+
 def test_any_other_missing_module_is_our_bug(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_to_exit_code(lambda: importing("soup_git.nowhere")) == 128
     said = capsys.readouterr().err

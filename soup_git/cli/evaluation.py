@@ -123,7 +123,10 @@ def compare(
     ],
     base: BaseOption = None,
     max_new_tokens: Annotated[
-        int, typer.Option("--max-new-tokens", metavar="N", min=1, max=1 << 16, show_default=True)
+        int,
+        typer.Option(
+            "--max-new-tokens", metavar="N", min=1, max=1 << 16, help="Tokens of an answer at most."
+        ),
     ] = 64,
     batch_size: BatchOption = None,
     threads: ThreadsOption = None,

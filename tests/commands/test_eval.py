@@ -12,7 +12,8 @@ import pytest
 from soup_git.commands import compare as comparing
 from soup_git.commands import eval as evaluating
 from soup_git.commands import gate as gating
-from soup_git.commands.merge import MergeRequest, merge
+from soup_git.commands.merge import MergeRequest, merge, rebuild
+from soup_git.core.manifest import parse_manifest
 from soup_git.errors import FatalError
 from soup_git.render.html import as_html
 from soup_git.render.report import FORMATS
@@ -201,7 +202,11 @@ def test_a_merge_gets_a_verdict_that_does_not_move_its_weights(judged: Path) -> 
     manifest = Path("told/adapter.manifest").read_text()
     assert f"recipe verdict {told.verdict.verdict} " in manifest
     assert f"verdict {told.verdict.verdict} on suite suite" in FORMATS["table"](told)
-    shutil.rmtree("base")
+    again = Path("again")
+    rebuild(workspace, workspace.at("HEAD"), parse_manifest(manifest.encode(), "told"), again)
+    told_bytes = Path("told/adapter_model.safetensors").read_bytes()
+    assert (again / "adapter_model.safetensors").read_bytes() == told_bytes
+    Path("base/config.json").unlink()
     blind = merge(
         workspace, MergeRequest(["HEAD~1", "HEAD"], Path("blind"), suite=Path("eval/suite.yaml"))
     )

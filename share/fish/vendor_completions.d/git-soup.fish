@@ -218,7 +218,7 @@ complete -c git-soup -n '__git_soup_at gate' -s h -l help -d 'Show this message 
 complete -c git-soup -n '__git_soup_at gate' -a '(__git_soup_specs)'
 complete -c git-soup -n '__git_soup_at compare' -l prompts -r -F -d 'Rows with a prompt (.jsonl), or lines (.txt).'
 complete -c git-soup -n '__git_soup_at compare' -l base -x -a '(__fish_complete_directories)' -d 'The base model, whatever the adapters name.'
-complete -c git-soup -n '__git_soup_at compare' -l max-new-tokens -x -d ''
+complete -c git-soup -n '__git_soup_at compare' -l max-new-tokens -x -d 'Tokens of an answer at most.'
 complete -c git-soup -n '__git_soup_at compare' -l batch-size -x -d 'Rows per forward pass.'
 complete -c git-soup -n '__git_soup_at compare' -l threads -x -d 'CPU threads for the model.'
 complete -c git-soup -n '__git_soup_at compare' -l format -x -a 'table json markdown html' -d 'How to write the report.'
