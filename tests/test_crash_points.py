@@ -258,6 +258,7 @@ def test_pull(state):
     each_step(state, soup("pull"), finished=finished, folder="theirs")
 
 
-def test_they_were_hundreds():
+def test_they_were_many():
+    """With the random ones of test_crash.py, about one hundred and fifty."""
     if len(KILLS) == 8:
-        assert sum(KILLS.values()) >= 100, KILLS
+        assert sum(KILLS.values()) >= 70, KILLS
