@@ -16,7 +16,7 @@ from soup_git.core.digests import sha256_hex
 from soup_git.core.lock import LOCK, Lock
 from soup_git.core.manifest import CONFIG, MANIFEST, WEIGHTS, agrees
 from soup_git.core.names import NAME
-from soup_git.core.text import shortened
+from soup_git.core.text import counted, shortened
 from soup_git.core.trainconfig import CONFIG_FILE, parse_config_pins
 from soup_git.errors import DriftError, FatalError
 from soup_git.render.report import say
@@ -151,7 +151,9 @@ def follow(workspace: Workspace, old: str | None, new: str) -> None:
     execute(workspace, replace(plan, restore=here))
     away = len(plan.restore) - len(here)
     if away:
-        say(f"note: {away} objects are not in the DVC cache; git soup checkout fetches them")
+        say(
+            f"note: {counted(away, 'object')} not in the DVC cache; git soup checkout fetches what is missing"
+        )
     for path in plan.local_changes:
         say(f"note: {path} has changes of yours and was left as it is; git soup status")
 

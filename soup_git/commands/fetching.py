@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from soup_git.core.text import counted
 from soup_git.errors import FatalError
 from soup_git.render.report import say
 from soup_git.storage.resolver import Adapter
@@ -26,7 +27,7 @@ def fetch_missing(workspace: Workspace, md5s: Iterable[str]) -> Fetched:
     name = workspace.dvc_remote.name
     if not missing or name is None:
         return Fetched(0, missing, {})
-    say(f"fetching {len(missing)} objects from the DVC remote {name}")
+    say(f"fetching {counted(len(missing), 'object')} from the DVC remote {name}")
     try:
         workspace.dvc_remote.fetch(missing)
     except FatalError as error:

@@ -21,6 +21,7 @@ from soup_git.core.manifest import (
     agrees,
     parse_manifest,
 )
+from soup_git.core.text import counted
 from soup_git.errors import ExitCode, FatalError
 from soup_git.render.report import Table
 from soup_git.storage.dvcrepo import POINTER_SUFFIX, Output, parse_dvc_lock, parse_pointer
@@ -51,7 +52,11 @@ class FsckReport:
     problems: list[Problem]
 
     def tables(self) -> Sequence[Table | str]:
-        away = f", {self.elsewhere} objects only in the DVC remote" if self.elsewhere else ""
+        away = (
+            f", {counted(self.elsewhere, 'object')} only in the DVC remote"
+            if self.elsewhere
+            else ""
+        )
         checked = (
             f"checked {self.refs} refs, {self.manifests} manifests, {self.locks} locks,"
             f" {self.objects} cache objects{away}"

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from soup_git.core.text import counted
 from soup_git.errors import FatalError
 from soup_git.render.report import Table, age, size
 from soup_git.storage.files import turn
@@ -82,7 +83,7 @@ class GcReport:
         return [*parts, *self.notes]
 
     def _verdict(self) -> str:
-        count = f"{len(self.unused)} object{'s' if len(self.unused) != 1 else ''}"
+        count = f"{counted(len(self.unused), 'object')}"
         if self.pruned:
             return f"deleted {count}, {size(self.bytes)}"
         if not self.unused:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from soup_git.core.text import counted
 from soup_git.errors import ExitCode, FatalError
 from soup_git.storage.gitrepo import GitRepo
 
@@ -40,7 +41,7 @@ def check_push(remote: str, lines: Iterable[str]) -> int:
         return ExitCode.OK
     if store.name is None:
         raise FatalError(
-            f"{_count(len(named))} named by these commits would be published nowhere: no DVC"
+            f"{counted(len(named), 'object')} named by these commits would be published nowhere: no DVC"
             " remote is configured",
             hint="dvc remote add -d NAME URL, then git soup push;"
             " git push --no-verify publishes the commits alone",
@@ -52,12 +53,8 @@ def check_push(remote: str, lines: Iterable[str]) -> int:
     listed = "".join(f"\n  md5:{item.md5}  {item.where}" for item in items[:_SHOWN])
     more = f"\n  … {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
     raise FatalError(
-        f"the DVC remote {store.name} lacks {_count(len(items))} that these commits name:"
+        f"the DVC remote {store.name} lacks {counted(len(items), 'object')} that these commits name:"
         f"{listed}{more}",
         hint="git soup push sends them, then the commits;"
         " git push --no-verify publishes the commits alone",
     )
-
-
-def _count(number: int) -> str:
-    return "1 object" if number == 1 else f"{number} objects"

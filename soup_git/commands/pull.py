@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from soup_git.commands.checkout import complete_work_tree, follow
 from soup_git.commands.fetching import Fetched, fetch_missing
-from soup_git.core.text import printable
+from soup_git.core.text import counted, printable
 from soup_git.errors import ExitCode, FatalError
 from soup_git.render.report import Table, say
 from soup_git.storage.exchange import (
@@ -61,7 +61,7 @@ class PullReport:
             *(["notes: brought in from " + self.remote] if self.notes_merged else []),
         ]
         if self.objects_fetched:
-            lines.append(f"{self.objects_fetched} objects fetched from the DVC remote")
+            lines.append(f"{counted(self.objects_fetched, 'object')} fetched from the DVC remote")
         rows = [(ref.state, ref.ref, ref.why) for ref in self.refs]
         return [*lines, Table(("", "", ""), rows)] if rows else lines
 
@@ -198,7 +198,7 @@ def _objects(workspace: Workspace, old: str | None, upstream: str | None) -> int
         listed = "".join(f"\n  md5:{md5}  {named[md5]}" for md5 in missing[:_SHOWN])
         more = f"\n  … {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
         raise FatalError(
-            f"HEAD was not moved: {len(missing)} objects of the pulled commits are neither here nor"
+            f"HEAD was not moved: {counted(len(missing), 'object')} of the pulled commits are neither here nor"
             f" in the DVC remote:{listed}{more}",
             hint="git soup push in the clone that has them; git pull takes the commits alone",
         )

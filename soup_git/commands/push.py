@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from soup_git.core.text import printable
+from soup_git.core.text import counted, printable
 from soup_git.errors import ExitCode, FatalError
 from soup_git.render.report import Table, say, size
 from soup_git.storage.exchange import (
@@ -55,7 +55,7 @@ class PushReport:
     def tables(self) -> Sequence[Table | str]:
         lines: list[Table | str] = []
         if self.objects_sent:
-            sent = f"{self.objects_sent} objects ({size(self.bytes_sent)})"
+            sent = f"{counted(self.objects_sent, 'object')} ({size(self.bytes_sent)})"
             lines.append(f"{sent} sent to the DVC remote {self.dvc_remote}")
         rows = [
             (ref.state, ref.ref, ref.new[:10]) for ref in self.refs if ref.state != "up to date"
@@ -121,7 +121,9 @@ class _Objects:
         _refuse_damaged(workspace, [named[md5] for md5 in sent])
         if sent:
             total = sum(workspace.dvc.size_of(md5) for md5 in sent)
-            say(f"sending {len(sent)} objects ({size(total)}) to the DVC remote {there.name}")
+            say(
+                f"sending {counted(len(sent), 'object')} ({size(total)}) to the DVC remote {there.name}"
+            )
             there.push(sent)
             self.sent += len(sent)
             self.size += total

@@ -38,3 +38,8 @@ def shortened(digest: str) -> str:
     algorithm, _, value = digest.rpartition(":")
     short = f"{value[:4]}…{value[-4:]}" if len(value) > 12 else value
     return f"{algorithm}:{short}" if algorithm else short
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 object`, `2 objects`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
