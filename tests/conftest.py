@@ -1,7 +1,8 @@
 """What every test stands on: an isolated machine, real repositories, small real adapters.
 
-Tests run the installed console script of the interpreter that runs them, as a process of
-its own, the way a user does: `git soup VERB`. Identity and dates are pinned, so whole
+Tests run `git soup VERB` as a process of its own, the way a user does: the installed console
+script of the interpreter that runs them, mostly forked from one that has its imports done
+(`warm.py`). Identity and dates are pinned, so whole
 outputs and object names can be asserted. Nothing here reaches the network.
 """
 
@@ -19,6 +20,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from tests.warm import WarmSoup
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 MakeAdapter = Callable[..., Path]
@@ -138,20 +141,41 @@ def runner(*program: str, cwd: Path | None = None) -> Run:
         stdin: str | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run in `cwd` (default: the current folder); `check` fails the test with the output."""
-        done = subprocess.run(
-            [*program, *map(str, arguments)],
-            cwd=cwd or default or Path.cwd(),
-            env={**os.environ, **(env or {})},
-            input=stdin if stdin is not None else "",
-            capture_output=True,
-            text=True,
-        )
+        place, environment = cwd or default or Path.cwd(), {**os.environ, **(env or {})}
+        words = [str(argument) for argument in arguments]
+        if program == ("git", "soup") and _is_plain(environment):
+            done = _WARM.run(words, place, environment, stdin or "")
+        else:
+            done = subprocess.run(
+                [*program, *words],
+                cwd=place,
+                env=environment,
+                input=stdin or "",
+                capture_output=True,
+                text=True,
+            )
         if check and done.returncode:
-            words = " ".join([*program, *map(str, arguments)])
-            pytest.fail(f"{words}: exit {done.returncode}\n{done.stdout}\n{done.stderr}")
+            pytest.fail(
+                f"{' '.join([*program, *words])}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+            )
         return done
 
     return run
+
+
+def _is_plain(environment: Mapping[str, str]) -> bool:
+    """No other installation, and nothing that a Python reads only at its start."""
+    first = environment.get("PATH", "").partition(os.pathsep)[0]
+    return first == str(SCRIPTS) and not any(name.startswith("PYTHON") for name in environment)
+
+
+_WARM = WarmSoup()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_soup(isolated_machine: None) -> Iterator[None]:
+    yield
+    _WARM.stop()
 
 
 @pytest.fixture
