@@ -55,12 +55,16 @@ def make_workspace(root: Path, layers: int = 3) -> None:
     ids = torch.tensor([i + [tokenizer.pad_token_id] * (width - len(i)) for i in found])
     labels = ids.masked_fill(ids == tokenizer.pad_token_id, -100)
     model = LlamaForCausalLM.from_pretrained(base)
+    # A model this small is over before a second thread wakes up.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     torch.manual_seed(0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     for _ in range(60):
         optimizer.zero_grad()
         model(input_ids=ids, labels=labels).loss.backward()
         optimizer.step()
+    torch.set_num_threads(threads)
     model.save_pretrained(base)
     small_lora.make_lora(root / "start", base, 1, scale=0.01, name="base")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,9 @@ def make_lora(
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
             if "lora_magnitude" in key:
                 parameter.mul_(1 + 0.1 * torch.rand(parameter.shape, generator=generator))
-    peft.peft_config["default"].base_model_name_or_path = name or str(base)
-    peft.save_pretrained(folder)
+    peft.save_pretrained(folder, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = name or str(base)
+    (folder / "adapter_config.json").write_text(json.dumps(config))
     return folder
