@@ -104,7 +104,7 @@ def main() -> int:
     quick = parser.parse_args().quick
     with tempfile.TemporaryDirectory() as name:
         # 12 layers, as wide as fits a minute: in a narrower one Python is what takes the time.
-        reuse(Path(name) / "reuse", *((8, 64, 8) if quick else (12, 192, 24)))
+        reuse(Path(name) / "reuse", *((8, 64, 8) if quick else (12, 192, 16)))
         (Path(name) / "search").mkdir()
         everything = search(Path(name).resolve() / "search", 3 if quick else 20)
     return 0 if everything else 1
