@@ -29,6 +29,7 @@ from soup_git.data.formats import DataRow, Row
 from soup_git.errors import FatalError
 from soup_git.evaluation.attaching import Attachments
 from soup_git.evaluation.candidate import Candidate
+from soup_git.evaluation.lossrows import as_data
 from soup_git.evaluation.model import Decoding, Model, OnDone
 from soup_git.evaluation.results import TaskResult
 from soup_git.evaluation.rows import EvalRow
@@ -38,7 +39,6 @@ from soup_git.evaluation.scorers import (
     Scored,
     Scorer,
     UnscoredError,
-    dataset_row,
     options_of,
     score_choice,
     score_loss,
@@ -296,21 +296,9 @@ class Runner:
         template = model.template if task.block.chat else None
 
         def sequence(row: EvalRow) -> Encoded:
-            if isinstance(row.prompt, str) and isinstance(row.expected, str):
-                values: Row = (
-                    {"messages": [{"role": "user", "content": row.prompt},
-                                  {"role": "assistant", "content": row.expected}]}
-                    if template is not None
-                    else {"prompt": row.prompt, "completion": row.expected}
-                )  # fmt: skip
-            elif row.prompt is not None and row.expected is not None:
-                answer = {"role": "assistant", "content": row.expected}
-                values = {"messages": [*row.prompt, answer]}
-            else:
-                values = dataset_row(row)
-            as_data = DataRow(row.file, row.line, "", values)
+            values = as_data(row, chat=template is not None)
             return encoded(
-                as_data, model.tokenizer, template, only_answers=True, base=self.choice.base
+                values, model.tokenizer, template, only_answers=True, base=self.choice.base
             )
 
         sequences = self._once(task, lambda: [sequence(row) for row in task.rows])
