@@ -16,6 +16,7 @@ from soup_git.core.lock import LOCK, parse_lock
 from soup_git.core.manifest import CONFLICT_NOTE, MANIFEST, parse_manifest
 from soup_git.core.text import printable
 from soup_git.core.threeway import ConflictError, summarised
+from soup_git.core.waysout import take_one_side
 from soup_git.errors import FatalError
 from soup_git.render.report import say
 from soup_git.storage.gitrepo import heads_being_merged
@@ -160,10 +161,7 @@ def _marked(workspace: Workspace, texts: Texts, error: FatalError) -> bytes:
     if texts.path.rpartition("/")[2] != MANIFEST:
         return marked
     reasons = summarised(error.clashes) if isinstance(error, ConflictError) else [str(error)]
-    ways = (
-        f"git checkout --ours -- {texts.path}, or --theirs, with the files beside it; or"
-        " git merge --abort"
-    )
+    ways = f"{take_one_side(texts.path)}; or git merge --abort"
     notes = [*reasons, *_drift(workspace, ours, theirs), f"hint: {ways}", f"hint: {error.hint}"]
     lines = [line for note in notes for line in note.split("\n")]
     above = "".join(f"{CONFLICT_NOTE}{printable(line)}\n" for line in lines if line)

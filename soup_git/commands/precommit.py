@@ -118,13 +118,18 @@ def check_manifest(where: str, data: bytes, config_data: bytes) -> None:
     """Raise unless a manifest parses and its header is what its config gives."""
     manifest = parse_manifest(data, where)
     config = parse_adapter_config(config_data, where.removesuffix(MANIFEST) + CONFIG)
-    how = f"git soup add {where.rpartition('/')[0] or '.'}"
+    folder = where.rpartition(":")[2].rpartition("/")[0] or "."
+    how = f"git soup add {folder}"
+    # A merge that stopped leaves the config of one side beside the weights of the other.
+    way_back = f"git checkout HEAD -- {folder} takes back all of it (in a merge MERGE_HEAD: theirs)"
     try:
         fits = agrees(manifest, config, where.removesuffix(MANIFEST) + CONFIG)
     except FatalError as error:
-        raise FatalError(f"{where}: {error}", hint=f"{how}, where both are right") from None
+        raise FatalError(
+            f"{where}: {error}", hint=f"{how}, where both are right; {way_back}"
+        ) from None
     if not fits:
         raise FatalError(
             f"{where}: its header is not what {CONFIG} gives: one of them was edited by hand",
-            hint=how,
+            hint=f"{how}, where the config is right; {way_back}",
         )

@@ -16,6 +16,7 @@ from soup_git.commands.precommit import check_manifest
 from soup_git.core.digests import sha256_hex
 from soup_git.core.manifest import CONFIG, MANIFEST, WEIGHTS, parse_manifest_header
 from soup_git.core.trainconfig import CONFIG_FILE
+from soup_git.core.waysout import take_one_side
 from soup_git.errors import FatalError
 from soup_git.render.report import Table
 from soup_git.storage.dvcrepo import parse_dvc_lock
@@ -29,7 +30,7 @@ from soup_git.storage.workspace import Workspace
 class AdapterState:
     path: str
     state: str
-    """clean, modified, missing, drifted or untracked."""
+    """clean, modified, missing, drifted, conflict or untracked."""
     note: str
     merged: bool = False
 
@@ -84,7 +85,13 @@ def status(workspace: Workspace) -> StatusReport:
     git = workspace.git
     commit = git.resolve("HEAD")
     lock, pins, notes = _lock_state(workspace)
-    adapters = [_adapter_state(workspace, folder) for folder in workspace.work_tree.adapters]
+    conflicts = _in_conflict(workspace)
+    adapters = conflicts + [
+        _adapter_state(workspace, folder)
+        for folder in workspace.work_tree.adapters
+        if folder not in {conflict.path for conflict in conflicts}
+    ]
+    adapters.sort(key=lambda adapter: adapter.path)
     recorded = workspace.work_tree.lock.adapters if lock not in {"none", "broken"} else {}  # type: ignore[union-attr]
     notes += _unrecorded(workspace, dict(recorded)) if recorded else []
     notes += _stale_results(workspace, {a.path for a in adapters if a.merged})
@@ -133,9 +140,27 @@ def _adapter_state(workspace: Workspace, folder: str) -> AdapterState:
             else "not in the cache: dvc fetch, then git soup checkout"
         )
         return AdapterState(folder, "missing", how, merged)
-    if workspace.output_md5(weights, header.weights_md5) != header.weights_md5:
-        return AdapterState(folder, "modified", f"git soup add {folder} to track it", merged)
+    md5 = workspace.output_md5(weights, header.weights_md5)
+    if md5 != header.weights_md5:
+        how = f"git soup add {folder} to track it"
+        if md5 is not None and workspace.dvc.has(md5):
+            # git moved the text and called no hook: a cherry-pick, a revert, a stash, an abort.
+            how = f"another kept version: git soup checkout restores what the manifest names; {how}"
+        return AdapterState(folder, "modified", how, merged)
     return AdapterState(folder, "clean", note, merged)
+
+
+def _in_conflict(workspace: Workspace) -> list[AdapterState]:
+    """Adapters of which git left a file unmerged."""
+    patterns = [f":(top,glob)**/{name}" for name in (MANIFEST, CONFIG, f"{WEIGHTS}.dvc")]
+    paths = workspace.git.paths(
+        "diff", "--name-only", "--no-renames", "--diff-filter=U", "--", *patterns
+    )
+    folders = sorted({path.rpartition("/")[0] or "." for path in paths})
+    return [
+        AdapterState(folder, "conflict", take_one_side(inside_folder(folder, MANIFEST)))
+        for folder in folders
+    ]
 
 
 def _config_disagrees(

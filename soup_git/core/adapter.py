@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from soup_git.core.waysout import take_one_side
 from soup_git.errors import FatalError
 
 MAX_CONFIG_BYTES = 1 << 20
@@ -115,7 +116,7 @@ def _json_object(data: bytes, where: str) -> dict[str, Any]:
     if data.startswith((b"<<<<<<<",)) or b"\n<<<<<<< " in data:
         raise FatalError(
             f"{where} still has git's conflict markers in it",
-            hint=f"git checkout --ours -- {where}, or --theirs, then git add {where}",
+            hint=take_one_side(where),
         )
     try:
         raw = json.loads(data.decode("utf-8"))

@@ -20,6 +20,7 @@ from typing import Any
 
 from soup_git.core.adapter import AdapterConfig, module_of
 from soup_git.core.digests import sha256_hex
+from soup_git.core.waysout import take_one_side
 from soup_git.errors import FatalError
 
 MANIFEST = "adapter.manifest"
@@ -317,7 +318,7 @@ def _split(data: bytes, where: str) -> tuple[Manifest, list[str], int]:
         raise FatalError(
             f"{where}: its tensor lines are not the ones its `tensors` line was written for;"
             " a merge by text, or an editor, mixed two adapters",
-            hint=f"git checkout --ours -- {where}, or --theirs, then git soup add its folder",
+            hint=take_one_side(where),
         )
     manifest = Manifest(tuple(header), weights["md5"], int(weights["size"]), tuple(recipe), ())
     return manifest, body, blank + 2
@@ -380,7 +381,7 @@ def _refuse_conflict_markers(lines: Sequence[str], where: str, first: int) -> No
         if line.startswith(CONFLICT_NOTE):
             raise FatalError(
                 f"{where}:{number}: a merge left a conflict in it",
-                hint=f"git checkout --ours -- {where}, or --theirs, then git soup add its folder",
+                hint=take_one_side(where),
             )
         if line.endswith("\r"):
             raise FatalError(
@@ -391,7 +392,7 @@ def _refuse_conflict_markers(lines: Sequence[str], where: str, first: int) -> No
         if marker and not _TENSOR.fullmatch(line):
             raise FatalError(
                 f"{where}:{number}: git's conflict markers are still in it",
-                hint=f"git checkout --ours -- {where}, or --theirs, then git soup add its folder",
+                hint=take_one_side(where),
             )
 
 

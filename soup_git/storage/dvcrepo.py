@@ -26,6 +26,7 @@ from typing import Any
 
 from soup_git.core.digests import MD5_HEX, md5_hex
 from soup_git.core.manifest import WEIGHTS
+from soup_git.core.waysout import take_one_side
 from soup_git.errors import FatalError
 from soup_git.storage.files import (
     TEMPORARY,
@@ -209,7 +210,7 @@ def _yaml(data: bytes, where: str, limit: int) -> dict[str, Any]:
     if data.startswith(b"<<<<<<<") or b"\n<<<<<<< " in data:
         raise FatalError(
             f"{where} still has git's conflict markers in it",
-            hint=f"git checkout --ours -- {where}, or --theirs, then git add {where}",
+            hint=take_one_side(where),
         )
     try:
         raw = load_yaml(data)

@@ -88,7 +88,10 @@ class Merger:
         there = [side for side in sides if side is not None]
         if len(there) < len(sides):
             reason = "deleted on one side and changed on the other"
-            raise ConflictError([Clash("", reason)], hint="git checkout --ours or --theirs")
+            raise ConflictError(
+                [Clash("", reason)],
+                hint="git checkout HEAD -- DIR, or MERGE_HEAD, takes one side's adapter whole",
+            )
         merged = self.adapters(self.index.find(origin), [self.index.find(md5) for md5 in there])
         return merged.manifest.weights_md5, merged.manifest.weights_size
 

@@ -125,3 +125,11 @@ def test_a_link_to_a_device_is_not_read_for_ever(pinned, soup, git):
     Path("soup.lock").unlink()
     Path("soup.lock").symlink_to("/dev/zero")
     soup("status")
+
+
+def test_files_of_another_kept_version_are_not_offered_for_tracking_alone(pinned, soup, git):
+    """After a revert or cherry-pick, which call no hook, `git soup add` would undo it."""
+    git("-c", "core.hooksPath=/dev/null", "switch", "-q", "politer")
+    note = next(a for a in json.loads(soup("status", "--json").stdout)["adapters"])
+    assert (note["path"], note["state"]) == ("adapters/support", "modified")
+    assert "another kept version: git soup checkout" in note["note"]

@@ -266,7 +266,10 @@ def conflict(git, soup, *words: str) -> str:
         assert word in done.stderr, done.stderr
     text = Path(ADAPTER, "adapter.manifest").read_text()
     assert "<<<<<<< " in text and "\n>>>>>>> " in text
-    assert "conflict" in soup("status").stdout
+    assert f"conflict  {ADAPTER}" in soup("status").stdout
+    # A side taken as the hint says is whole: its config is not the other's.
+    git("checkout", "HEAD", "--", ADAPTER)
+    assert f"clean  {ADAPTER}" in soup("status").stdout
     git("merge", "--abort")
     assert (git("rev-parse", "HEAD").stdout, Path(ADAPTER, WEIGHTS).read_bytes()) == before
     assert git("status", "--porcelain").stdout == ""
@@ -286,7 +289,7 @@ def test_a_config_that_clashes_is_an_ordinary_conflict(change, word, repo, git, 
         lambda: nudge(ADAPTER, 2), lambda: make_adapter(ADAPTER, seed=9, **change),
     )  # fmt: skip
     text = conflict(git, soup, word, "hint: ")
-    assert "# conflict: hint: git checkout --ours" in text
+    assert f"# conflict: hint: git checkout HEAD -- {ADAPTER} takes ours" in text
 
 
 def test_a_conflict_shows_how_far_the_sides_are_apart(repo, git, soup, make_adapter):
@@ -383,7 +386,7 @@ def test_a_conflict_left_in_a_manifest_is_named_by_its_readers(sides, git, soup)
     done = git("commit", "-qm", "oops", check=False)
     assert done.returncode != 0
     assert "conflict" in done.stderr
-    assert "git checkout --ours" in done.stderr
+    assert "git checkout HEAD -- " in done.stderr
 
 
 def test_a_colleague_without_the_driver_gets_a_conflict_that_says_so(sides, git, soup):
