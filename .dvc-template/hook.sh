@@ -14,8 +14,8 @@ ours() {
         echo "hint: git soup init, from where git-soup is installed now" >&2
     fi
 }
-if [ @HOOK@ = pre-push ]; then
-    # git says on stdin what goes where, once; both hooks are told.
+if [ @HOOK@ = pre-push ] || [ @HOOK@ = post-rewrite ]; then
+    # git says on stdin what goes or went where, once; both hooks are told.
     told=$(cat; echo .); told=${told%.}
     printf %s "$told" | ours "$@" || exit $?
     if [ -x "$before" ]; then printf %s "$told" | "$before" "$@"; fi

@@ -13,7 +13,13 @@ def main(arguments: list[str]) -> int:
         return 0
     from soup_git.commands.follow import follow_move
 
-    return follow_move("ORIG_HEAD", "HEAD", merged=True)
+    return follow_move("ORIG_HEAD", "HEAD", via=_onto(sys.stdin.readline()), merged=True)
+
+
+def _onto(first: str) -> str | None:
+    """Where the rebase began to apply: below the first commit that git says it wrote."""
+    words = first.split()
+    return f"{words[1]}^" if len(words) > 1 else None
 
 
 if __name__ == "__main__":

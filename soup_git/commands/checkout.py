@@ -134,12 +134,19 @@ def complete_work_tree(workspace: Workspace) -> int:
     return away
 
 
-def follow(workspace: Workspace, old: str | None, new: str) -> None:
-    """After git itself moved HEAD (a hook): bring along what DVC holds, where that is safe."""
-    before = workspace.at(old).outputs if old else {}
+def follow(workspace: Workspace, old: str | None, new: str, *, via: str | None = None) -> None:
+    """After git itself moved HEAD (a hook): bring along what DVC holds, where that is safe.
+
+    `via`: the work tree was followed there since it was at `old`.
+    """
+    before = dict(workspace.at(old).outputs) if old else {}
     snapshot = workspace.at(new)
     after = snapshot.outputs
     changed = {p: o for p, o in after.items() if before.get(p) != o}
+    if via is not None:
+        between = workspace.at(via).outputs
+        changed |= {p: o for p, o in after.items() if between.get(p) != o}
+        before |= between
     moved = {
         p: o
         for p, o in before.items()

@@ -16,17 +16,23 @@ if TYPE_CHECKING:
     from soup_git.storage.workspace import Workspace
 
 
-def follow_move(old: str, new: str, *, merged: bool = False) -> int:
+def follow_move(old: str, new: str, *, via: str | None = None, merged: bool = False) -> int:
     """Follow HEAD from `old` to `new`. Never stands in the way of git: what it cannot do it says.
 
-    `merged` also names the adapters that the move brought and that no training made.
+    `via` is a commit that the work tree followed in between: a rebase checks out what it is
+    onto, and ends with no checkout. `merged` also names the adapters that the move brought and that no training made.
     """
     git = GitRepo.discover(Path.cwd())
     if not (git.root / ".dvc" / "config").is_file():
         return 0
     # A new work tree or clone comes from nowhere; a first merge has no ORIG_HEAD.
     before = git.resolve(old)
-    if before and not git.paths("diff", "--name-only", before, new, "--", "*.dvc", "dvc.lock"):
+    between = git.resolve(via) if via else None
+    if before and not any(
+        git.paths("diff", "--name-only", commit, new, "--", "*.dvc", "dvc.lock")
+        for commit in (before, between)
+        if commit
+    ):
         return 0
     from soup_git.commands.checkout import follow
     from soup_git.render.report import say
@@ -34,7 +40,7 @@ def follow_move(old: str, new: str, *, merged: bool = False) -> int:
 
     workspace = Workspace(git)
     try:
-        follow(workspace, before, new)
+        follow(workspace, before, new, via=between)
         if merged:
             say_merged(workspace, before, new)
     except FatalError as error:

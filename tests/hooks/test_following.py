@@ -61,6 +61,32 @@ def test_after_rebase(pinned, git):
     assert md5_of(WEIGHTS) == named_md5()
 
 
+def test_after_a_rebase_that_was_stopped_and_gave_our_own_version(pinned, git):
+    """HEAD then names what it named before, and the files are those that it is onto."""
+    before = named_md5()
+    git("switch", "-q", "-c", "side")
+    Path("notes.txt").write_text("x\n")
+    git("add", "notes.txt")
+    git("commit", "-qm", "Add notes")
+    git("switch", "-q", "-c", "onto", "politer")
+    assert named_md5() != before
+    Path("notes.txt").write_text("y\n")
+    git("add", "notes.txt")
+    git("commit", "-qm", "Add other notes")
+    git("switch", "-q", "side")
+    chained = Path(".git/hooks/post-rewrite.before-soup")
+    chained.write_text("#!/bin/sh\ncat >told\n")
+    chained.chmod(0o755)
+    assert git("rebase", "-q", "onto", check=False).returncode == 1
+    assert md5_of(WEIGHTS) != before
+    git("checkout", "REBASE_HEAD", "--", ".")
+    git("-c", "core.editor=true", "rebase", "--continue")
+    assert named_md5() == before
+    assert md5_of(WEIGHTS) == before
+    assert Path(ROWS_FILE).read_text() == ROWS
+    assert git("rev-parse", "HEAD").stdout.strip() in Path("told").read_text()
+
+
 def test_a_file_of_a_path_checkout_is_left_alone(pinned, git):
     git("checkout", "-q", "politer", "--", f"{ROWS_FILE}.dvc")
     assert Path(ROWS_FILE).read_text() == ROWS
