@@ -288,7 +288,8 @@ def _adapter(
     weights = workspace.local_weights(manifest.weights_md5, folder)
     if weights is None:
         raise FatalError(
-            f"the weights of {spec} (md5:{manifest.weights_md5}) are not here; dvc fetch brings them"
+            f"the weights of {spec} (md5:{manifest.weights_md5}) are not here;"
+            " dvc fetch --all-commits brings them"
         )
     return Adapter(
         spec, spec, folder, commit, config, parse_adapter_config(config, f"{spec}/{CONFIG}"),

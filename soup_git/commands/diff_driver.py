@@ -214,7 +214,7 @@ def _adapter(workspace: Workspace, side: Side, manifest: Manifest) -> Adapter:
     if weights is None:
         raise FatalError(
             f"the weights of {side.label} (md5:{manifest.weights_md5}) are not here, so there is no"
-            " drift table; dvc fetch brings them"
+            " drift table; dvc fetch --all-commits brings them"
         )
     config = parse_adapter_config(data, side.path)
     return Adapter(
