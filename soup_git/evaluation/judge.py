@@ -50,6 +50,12 @@ class Judge:
                 f"the judge's key is wanted from ${block.key_env}, which is not set",
                 hint=f"export {block.key_env}=…; a judge without a key needs no key_env",
             )
+        if not (key.isascii() and key.isprintable()):
+            raise FatalError(
+                f"the judge's key in ${block.key_env} has a line break, or another character that"
+                " no header can hold",
+                hint=f"export {block.key_env}=$(tr -d '[:space:]' < FILE)",
+            )
         self._headers = {"Content-Type": "application/json"}
         if key:
             self._headers["Authorization"] = f"Bearer {key}"
@@ -90,8 +96,8 @@ class Judge:
                 time.sleep(min(0.2 * 2**attempt, 10.0))
             request = urllib.request.Request(url, data=body, headers=self._headers)  # noqa: S310 - the suite's schema admits http and https
             try:
-                with urllib.request.urlopen(request, timeout=self._block.timeout) as answer:  # noqa: S310
-                    return _said(answer.read(_LARGEST))
+                with _OPENER.open(request, timeout=self._block.timeout) as answer:
+                    return _said(_whole(answer, time.monotonic() + self._block.timeout))
             except urllib.error.HTTPError as error:
                 why = f"the judge answered HTTP {error.code}"
                 error.close()
@@ -107,6 +113,30 @@ class Judge:
         raise UnscoredError(why)
 
 
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirect would turn the question into a GET, and carry the key to another host."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+_OPENER = urllib.request.build_opener(_NoRedirect)
+
+
+def _whole(answer: http.client.HTTPResponse, deadline: float) -> bytes:
+    """The body, by a moment of the monotonic clock: a socket's timeout starts anew with each byte."""
+    parts: list[bytes] = []
+    size = 0
+    while size < _LARGEST and (part := answer.read1(1 << 16)):
+        parts.append(part)
+        size += len(part)
+        if time.monotonic() > deadline:
+            raise TimeoutError
+    if size < _LARGEST and answer.length:
+        raise http.client.IncompleteRead(b"", answer.length)
+    return b"".join(parts)
+
+
 def _said(data: bytes) -> str:
     try:
         content = json.loads(data)["choices"][0]["message"]["content"]
@@ -118,7 +148,11 @@ def _said(data: bytes) -> str:
 
 
 def _grade(text: str) -> float:
-    """The grade: `{"grade": 7}`, with or without a fence and words around it, or a bare number."""
+    """The grade: `{"grade": 7}`, with or without a fence and words around it, or a bare number.
+
+    What a reasoning model thought aloud before it is none of it, drafts of a grade included.
+    """
+    text = text.rpartition("</think>")[2]
     found: Any = None
     start, end = text.find("{"), text.rfind("}")
     if start >= 0 and end > start:
@@ -127,6 +161,8 @@ def _grade(text: str) -> float:
         except (ValueError, RecursionError):
             value = None
         found = value.get("grade") if isinstance(value, dict) else None
+        if isinstance(found, str) and _NUMBER.fullmatch(found.strip()):
+            found = float(found.strip())
     elif _NUMBER.fullmatch(text.strip()):
         found = float(text.strip())
     if isinstance(found, bool) or not isinstance(found, int | float) or not _finite(found):

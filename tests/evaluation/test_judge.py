@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -42,6 +43,20 @@ class Handler(BaseHTTPRequestHandler):
                 self.send_error(int(word.split()[1]))
                 return
             word = '{"grade": 10}'
+        if word == "drip":
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                for _ in range(100):
+                    self.wfile.write(b" ")
+                    time.sleep(0.05)
+            return
+        if word == "elsewhere":
+            self.send_response(302)
+            self.send_header("Location", f"http://localhost:{self.server.server_port}/stolen")
+            self.end_headers()
+            return
         if word == "cut":
             self.send_response(200)
             self.send_header("Content-Length", "1000")
@@ -58,6 +73,10 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(data)
         except OSError:  # the judge's patience ended first
             return
+
+    def do_GET(self) -> None:
+        self.server.keys.append(self.headers.get("Authorization"))
+        self.send_error(404)
 
     def log_message(self, *_: Any) -> None:
         return
@@ -83,7 +102,14 @@ ROW = EvalRow("p", 1, {"prompt": "q {output} {low}", "expected": "e"})
 
 @pytest.mark.parametrize(
     ("answer", "value"),
-    [('{"grade": 10}', 1.0), ("1", 0.0), ('Sure! {"grade": 5.5} there', 0.5), ("status 503", 1.0)],
+    [
+        ('{"grade": 10}', 1.0),
+        ("1", 0.0),
+        ('Sure! {"grade": 5.5} there', 0.5),
+        ("status 503", 1.0),
+        ('{"grade": "10"}', 1.0),
+        ('<think>{"grade": 1}, no</think> {"grade": 10}', 1.0),
+    ],
 )
 def test_grades_are_read_and_scaled(server: Server, answer: str, value: float) -> None:
     assert judge(server).score(ROW, answer)["judge"] == (value, 1.0)
@@ -95,7 +121,9 @@ def test_grades_are_read_and_scaled(server: Server, answer: str, value: float) -
         ("stall", "the judge timed out"),
         ("status 500", "the judge answered HTTP 500"),
         ("status 401", "the judge answered HTTP 401"),
-        ("cut", "the judge"),
+        ("drip", "the judge timed out"),
+        ("elsewhere", "the judge answered HTTP 302"),
+        ("cut", "the judge's answer was cut off"),
         ("no completion", "no chat completion"),
         ("I would rather not say: 7 of 10", "the judge gave no grade"),
         ('{"grade": "high"}', "the judge gave no grade"),
@@ -130,7 +158,13 @@ def test_the_key_comes_from_the_environment_and_nowhere_else(
     monkeypatch.setenv("JUDGE_KEY", "secret")
     judge(server, key_env="JUDGE_KEY").score(ROW, "3")
     judge(server).score(ROW, "3")
-    assert server.keys == ["Bearer secret", None]
+    with pytest.raises(UnscoredError):
+        judge(server, key_env="JUDGE_KEY").score(ROW, "elsewhere")
+    assert server.keys == ["Bearer secret", None, "Bearer secret"]  # and no host it points to
+    for key in ("secret\nX: y", "schlüssel"):
+        monkeypatch.setenv("JUDGE_KEY", key)
+        with pytest.raises(FatalError, match=r"\$JUDGE_KEY has a line break"):
+            judge(server, key_env="JUDGE_KEY")
 
 
 def test_an_answer_cannot_rewrite_the_question(server: Server) -> None:
