@@ -42,7 +42,7 @@ def load_function(target: str, root: Path) -> ScoreAnswer:
         sys.path.insert(0, str(root))
     try:
         found = importlib.import_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise FatalError(
             f"python:{target}: {module} cannot be imported: {type(error).__name__}: {error}",
             hint=f"python -c 'import {module}'",
@@ -60,10 +60,21 @@ def load_function(target: str, root: Path) -> ScoreAnswer:
     def score(row: EvalRow, answer: str) -> Scored:
         try:
             value = function(answer, dict(row.values))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UnscoredError(f"{name} raised {type(error).__name__}") from error
-        if not isinstance(value, int | float) or not math.isfinite(value):
+        number = _number(value)
+        if not math.isfinite(number):
             raise UnscoredError(f"{name} returned no number")
-        return {"python": (float(value), 1.0)}
+        return {"python": (number, 1.0)}
 
     return score
+
+
+def _number(value: Any) -> float:
+    """A number or a bool, numpy's and torch's among them; NaN for anything else."""
+    if isinstance(value, str | bytes | bytearray):
+        return math.nan
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        return math.nan

@@ -108,7 +108,10 @@ def test_a_function_of_the_workspace(tmp_path: Path) -> None:
     (tmp_path / "politeness_checks.py").write_text(
         "def polite(answer, row):\n    return 'please' in answer\n\n"
         "def broken(answer, row):\n    return {}[answer]\n\n"
-        "def mute(answer, row):\n    return 'yes'\n"
+        "def mute(answer, row):\n    return 'yes'\n\n"
+        "def huge(answer, row):\n    return 10**400\n\n"
+        "def quits(answer, row):\n    raise SystemExit(0)\n\n"
+        "def array(answer, row):\n    import numpy\n    return numpy.bool_(answer == 'x')\n"
     )
     name = "python:politeness_checks"
     assert score(f"{name}:polite", "please do", None, tmp_path) == 1
@@ -116,6 +119,11 @@ def test_a_function_of_the_workspace(tmp_path: Path) -> None:
         score(f"{name}:broken", "x", None, tmp_path)
     with pytest.raises(UnscoredError, match="mute returned no number"):
         score(f"{name}:mute", "x", None, tmp_path)
+    with pytest.raises(UnscoredError, match="huge returned no number"):
+        score(f"{name}:huge", "x", None, tmp_path)
+    with pytest.raises(UnscoredError, match="quits raised SystemExit"):
+        score(f"{name}:quits", "x", None, tmp_path)
+    assert score(f"{name}:array", "x", None, tmp_path) == 1
     with pytest.raises(FatalError, match="no function rude"):
         score(f"{name}:rude", "x", None, tmp_path)
     with pytest.raises(FatalError, match="the workspace has no module os"):
