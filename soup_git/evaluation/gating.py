@@ -119,8 +119,9 @@ def worse(gap: Difference, higher_is_better: bool) -> tuple[float, float | None,
     """The difference and its interval, counted in the direction that is worse."""
     if not higher_is_better:
         return gap.value, gap.low, gap.high
+    # No difference is 0, and not the -0.0 that its negation would be.
     return (
-        -gap.value,
-        None if gap.high is None else -gap.high,
-        None if gap.low is None else -gap.low,
+        0.0 - gap.value,
+        None if gap.high is None else 0.0 - gap.high,
+        None if gap.low is None else 0.0 - gap.low,
     )

@@ -97,3 +97,8 @@ def test_a_verdict_that_the_noise_forbids() -> None:
     found = judge("s", "0" * 64, {"a": [right(8, 10)]}, [right(8, 10)])
     assert found.verdict == "UNKNOWN"
     assert "noise is larger" in found.why
+
+
+def test_no_difference_is_said_without_a_sign() -> None:
+    (found,) = decide([right(80)], [right(80)], {"t.exact": Threshold(max_drop=0)})
+    assert str(found.drop) == "0.0"
