@@ -143,6 +143,7 @@ def bisect(
         if specs[0] != "replay":
             _log_or_reset(workspace, specs[0], output)
             return 0
+        request = None
         report = verb.replay(workspace, Path(specs[1]))
     else:
         _check_probe(command, metric, drop, suite, timeout)
@@ -161,7 +162,7 @@ def bisect(
         if then_blame:
             report = verb.then_blame(workspace, request, report, dataset)
     show_report(report, form, as_json, output)
-    for hint in verb.hints(workspace, report, adapter):
+    for hint in verb.hints(workspace, report, adapter, request):
         say(f"hint: {hint}")
     return report.exit_code
 

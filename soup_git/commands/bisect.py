@@ -30,7 +30,7 @@ from soup_git.core.bisection import (
 )
 from soup_git.core.bisectlog import Log, Question, Told, parse_log
 from soup_git.core.durations import parse_budget, parse_duration, spoken
-from soup_git.core.text import canonical_json
+from soup_git.core.text import canonical_json, counted
 from soup_git.errors import ExitCode, FatalError
 from soup_git.evaluation.bisecting import (
     Aborted,
@@ -168,7 +168,8 @@ class BisectReport:
         return [Bars("first broken, probability", labels, [c.probability for c in drawn])]
 
     def _headline(self) -> str:
-        effort = f"{self.probes} probes of {self.checkpoints} checkpoints, {spoken(self.seconds)}"
+        probes = counted(self.probes, "probe")
+        effort = f"{probes} of {self.checkpoints} checkpoints, {spoken(self.seconds)}"
         sure = ""
         if self.posterior is not None and self.verdict != Found.UNRESOLVED:
             sure = f", probability {max(c.probability for c in self.posterior):.3f}"
@@ -407,7 +408,7 @@ class _Session:
                 f"another bisection is under way: {_in_words(logged)}",
                 hint="git soup bisect log shows it, git soup bisect reset forgets it",
             )
-        say(f"going on with {_count(len(logged.told), 'verdict')} of the log")
+        say(f"going on with {counted(len(logged.told), 'verdict')} of the log")
         try:
             _tell(self.search, self.question, logged.told)
         except Contradiction as found:
@@ -661,8 +662,13 @@ def _belief(
     ]  # fmt: skip
 
 
-def hints(workspace: Workspace, report: BisectReport, adapter: str | None) -> list[str]:
-    """What to type next."""
+def hints(
+    workspace: Workspace,
+    report: BisectReport,
+    adapter: str | None,
+    request: Request | None = None,
+) -> list[str]:
+    """What to type next; a search by a metric has rows that its culprit can be blamed on."""
     if report.verdict != Found.BROKEN_AT:
         return []
     if report.last_good is None:
@@ -670,6 +676,12 @@ def hints(workspace: Workspace, report: BisectReport, adapter: str | None) -> li
     broken = str(report.first_broken)
     words = [short(report.last_good), short(broken), *(["--adapter", adapter] if adapter else [])]
     found = [f"git soup diff {shlex.join(words)} shows what changed there"]
+    if request is not None and request.metric is not None and report.blame is None:
+        with contextlib.suppress(FatalError):  # not every task has rows that a loss reads
+            blame_rows(workspace, request, None)
+            rows = str(_prompts_of(workspace, request))
+            pair = [words[1], "--against", words[0], *words[2:], "--dataset", rows]
+            found.append(f"git soup blame {shlex.join(pair)} measures which modules did it")
     git = workspace.git
     side = git.resolve(f"{broken}^2")
     if side is not None:
@@ -697,16 +709,12 @@ def _code(step: Step) -> str:
     return "–" if step.exit_code is None else str(step.exit_code)
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
-
 def _in_words(logged: Log) -> str:
     names = [short(name) for name, _ in logged.question.checkpoints]
     command = logged.question.probe.get("command")
     probe = logged.question.probe
     words = " ".join(map(str, command)) if isinstance(command, list) else _metric_in_words(probe)
-    return f"{names[0]} to {names[-1]}, {words}, {_count(len(logged.told), 'verdict')}"
+    return f"{names[0]} to {names[-1]}, {words}, {counted(len(logged.told), 'verdict')}"
 
 
 def _metric_in_words(probe: Mapping[str, Any]) -> str:

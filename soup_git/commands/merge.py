@@ -18,6 +18,7 @@ from soup_git.core.adapter import parse_adapter_config
 from soup_git.core.expression import coefficients
 from soup_git.core.groups import Grouping, GroupWeights, parse_weights
 from soup_git.core.manifest import CONFIG, MANIFEST, WEIGHTS, Manifest, make_manifest
+from soup_git.core.text import counted
 from soup_git.errors import ExitCode, FatalError
 from soup_git.render.chart import Chart
 from soup_git.render.report import Table, size
@@ -104,7 +105,7 @@ class MergeReport:
 
     @property
     def title(self) -> str:
-        return f"merge of {len(self.inputs)} adapters by {self.strategy}"
+        return f"merge of {counted(len(self.inputs), 'adapter')} by {self.strategy}"
 
     def charts(self) -> Sequence[Chart]:
         return [self.search.chart()] if self.search is not None else []

@@ -74,6 +74,9 @@ def test_a_second_search_loads_no_model(
     assert [(s.checkpoint, s.ok) for s in again.steps] == [
         (s.checkpoint, s.ok) for s in first.steps
     ]
+    offered = bisect.hints(workspace, again, None, request)[-1]
+    assert offered.startswith("git soup blame ")
+    assert "--dataset rows.jsonl" in offered
 
 
 def test_bisect_hands_over_to_blame(trained: tuple[Path, Planted], soup: Run) -> None:
