@@ -82,6 +82,21 @@ def blame(
     threads: Annotated[
         int | None, typer.Option("--threads", metavar="N", min=1, help="Of the CPU.")
     ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "-j",
+            "--jobs",
+            metavar="N",
+            min=1,
+            max=256,
+            help="Models that measure at once, here.  [default: 1]",
+        ),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option("--scheduler", metavar="ADDRESS", help="Measure on a Dask cluster's workers."),
+    ] = None,
     form: PageOption = Page.table,
     as_json: JsonOption = False,
     output: OutputOption = None,
@@ -92,6 +107,7 @@ def blame(
             "--layer": layers, "--per": per, "--budget": budget, "--shards": shards,
             "--against": against, "--plan-only": plan_only, "--base": base,
             "--batch-size": batch_size, "--threads": threads,
+            "--jobs": jobs, "--scheduler": scheduler,
         }  # fmt: skip
         for option, value in given.items():
             if value:
@@ -101,11 +117,14 @@ def blame(
         report = command.blame(open_workspace(), spec, adapter, module)
         show_report(report, form, as_json, output)
         return 0
+    if jobs is not None and scheduler is not None:
+        raise typer.BadParameter("--jobs is of this machine; a --scheduler has its own workers")
     from soup_git.commands import ablation
 
     request = ablation.AblationRequest(
         spec, dataset, [*(layers or []), *([module] if module else [])], per or Per.module,
         budget or "5m", shards or 4, against, base, batch_size, threads, adapter,
+        jobs or 1, scheduler,
     )  # fmt: skip
     if plan_only:
         show_report(ablation.plan(open_workspace(), request), form, as_json, output)

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from soup_git.data.formats import DataRow
     from soup_git.evaluation.ablation import Ablation, Outcome, Part, PartEffect, Total
     from soup_git.evaluation.ablationplan import Plan
-    from soup_git.evaluation.model import Model
+    from soup_git.evaluation.ablationshards import Shards
+    from soup_git.evaluation.executors import Pool
     from soup_git.evaluation.rows import EvalRow
     from soup_git.evaluation.runner import Runner
 
@@ -43,6 +44,10 @@ class AblationRequest:
     threads: int | None = None
     adapter: str | None = None
     """Which one, where a revision has several."""
+    jobs: int = 1
+    """Models that measure at once, in this process."""
+    scheduler: str | None = None
+    """Instead: the workers of this Dask scheduler."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +72,16 @@ class AblationPlan:
     seconds_per_part: float
     """One module or layer, on all rows, in the mean."""
     seconds_exact: float
-    """All of them, on all rows."""
+    """All of them, on all rows, by all workers."""
     seconds_ranking: float | None
     fits: bool
     affordable: int
     """How many can be measured on all rows."""
     reuses_layers: bool
+    workers: int
+    """Models that measure at once."""
+    scheduler: str | None
+    """Whose workers they are; None is this process."""
     notes: list[str]
 
     def tables(self) -> Sequence[Table | str]:
@@ -88,6 +97,9 @@ class AblationPlan:
             (f"one {self.per}", f"{spoken(self.seconds_per_part)} on all rows"),
             ("everything", spoken(self.seconds_exact)),
         ]
+        if self.scheduler is not None or self.workers > 1:
+            where = f"of {self.scheduler}" if self.scheduler else "here, each with its own model"
+            rows.insert(-1, ("workers", f"{self.workers} {where}"))
         if self.seconds_ranking is not None:
             rows.append(("gradients", f"{spoken(self.seconds_ranking)}, to rank them first"))
         rows.append(("measured", way))
@@ -192,11 +204,13 @@ def plan(workspace: Workspace, request: AblationRequest) -> AblationPlan:
             seconds_per_shard=found.seconds_per_shard,
             seconds_spent=round(found.spent, 3),
             seconds_per_part=round(found.mean_seconds, 4),
-            seconds_exact=round(found.exact_seconds, 3),
+            seconds_exact=round(found.elapsed_seconds, 3),
             seconds_ranking=round(found.ranking_seconds, 3) or None,
             fits=found.fits,
             affordable=found.affordable,
             reuses_layers=job.stack is not None,
+            workers=found.workers,
+            scheduler=request.scheduler,
             notes=[f"note: {note}" for note in job.notes],
         )
 
@@ -251,7 +265,10 @@ def _prepared(
         [request.spec], request.dataset, request.against, request.base, request.batch_size,
         request.threads, use_cache=False, write_note=False, adapter=request.adapter,
     )  # fmt: skip
-    with opened(workspace, settings) as (runner, (one,), named):
+    with (
+        _pool(request) as workers,
+        opened(workspace, settings) as (runner, (one,), named),
+    ):
         if one.candidate is None:
             raise FatalError(
                 f"{request.spec} is the bare base model: it has no adapter's modules to take out",
@@ -262,8 +279,59 @@ def _prepared(
         equal = _equal_modules(one, other)
         # Known from the manifests: a pattern that matches nothing loads nothing.
         _parts(_changed(one, other, equal), request)
-        with _loaded(runner, one, other, rows, request, equal) as job:
+        with (
+            _loaded(runner, one, other, rows, request, equal) as job,
+            _crew(workers, job, workspace, (runner, one, other), request) as job.crew,
+        ):
             yield job, job.plan(budget, started), runner
+
+
+@contextmanager
+def _pool(request: AblationRequest) -> Iterator[Pool | None]:
+    """Who measures; None is the one model that is loaded here anyway."""
+    from soup_git.evaluation.executors import pool
+
+    if request.jobs == 1 and request.scheduler is None:
+        yield None
+        return
+    with pool(request.jobs, request.scheduler) as made:
+        yield made
+
+
+@contextmanager
+def _crew(
+    workers: Pool | None,
+    job: Ablation,
+    workspace: Workspace,
+    asked: tuple[Runner, Named, Named | None],
+    request: AblationRequest,
+) -> Iterator[Shards | None]:
+    import torch
+
+    from soup_git.evaluation.ablationshards import Question, Shards
+    from soup_git.storage.materials import materials
+
+    runner, one, other = asked
+    if workers is None or one.adapter is None:
+        yield None
+        return
+    is_here = request.scheduler is None
+    threads = request.threads
+    if is_here and threads is None:
+        threads = max(1, torch.get_num_threads() // request.jobs)
+        torch.set_num_threads(threads)  # passes are timed as they will be measured
+    question = Question(
+        root=str(workspace.root),
+        adapter=materials(one.adapter),
+        against=materials(other.adapter) if other is not None and other.adapter else None,
+        base=runner.choice,
+        is_base_asked=request.base is not None,
+        parts=tuple(job.parts),
+        reuse=job.stack is not None,
+        threads=threads,
+    )
+    with Shards(workers, question, job if is_here else None) as crew:
+        yield crew
 
 
 @contextmanager
@@ -277,12 +345,13 @@ def _loaded(
 ) -> Iterator[Ablation]:
     from soup_git.evaluation.ablation import Ablation
     from soup_git.evaluation.lossrows import as_data, refuse_nothing_to_predict
-    from soup_git.evaluation.removal import adapted
+    from soup_git.evaluation.removal import on_model
 
     sequences = runner.encode([as_data(row, chat=runner.has_template) for row in rows])
     refuse_nothing_to_predict([sum(s.in_loss[1:]) for s in sequences], str(request.dataset))
-    with _on_model(runner, one, other) as (model, active, instead):
-        target = adapted(model.model, request.spec, active, instead)
+    assert one.candidate is not None  # noqa: S101 - for the type checker
+    instead = other.candidate if other is not None else None
+    with on_model(runner, one.candidate, instead) as (model, target):
         parts = _parts([name for name in target.modules if name not in equal], request)
         with Ablation(
             target, model, sequences, parts, request.shards, progress=runner.progress
@@ -301,19 +370,6 @@ def _parts(modules: Sequence[str], request: AblationRequest) -> list[Part]:
 def _changed(one: Named, other: Named | None, equal: set[str]) -> list[str]:
     named = [n.adapter.manifest.modules for n in (one, other) if n is not None and n.adapter]
     return [m for m in dict.fromkeys(m for modules in named for m in modules) if m not in equal]
-
-
-@contextmanager
-def _on_model(
-    runner: Runner, one: Named, other: Named | None
-) -> Iterator[tuple[Model, str, str | None]]:
-    assert one.candidate is not None  # noqa: S101 - for the type checker
-    if other is None or other.candidate is None:
-        with runner.using(one.candidate) as model:
-            yield model, model.model.active_adapter, None
-        return
-    with runner.using_both(one.candidate, other.candidate) as found:
-        yield found
 
 
 def _equal_modules(one: Named, other: Named | None) -> set[str]:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 
@@ -140,6 +140,45 @@ def _matches(name: str, pattern: str) -> bool:
 
 
 @dataclass(frozen=True)
+class RowGroup:
+    """Rows that are measured together, without some parts: what a worker is asked."""
+
+    rows: tuple[int, ...]
+    """Their numbers, for whoever asks."""
+    sequences: tuple[Encoded, ...]
+    """Their tokens: nothing else of a dataset is needed."""
+    parts: tuple[int, ...]
+    """Which are taken out, one by one; by their places in the list of parts."""
+    with_nothing: bool
+    """All of the list taken out at once, too."""
+
+
+@dataclass(frozen=True)
+class GroupLosses:
+    """Summed losses of a group's rows, float64; NaN where it was stopped before."""
+
+    whole: Any
+    """With all: (rows,)."""
+    nothing: Any
+    """With none: (rows,)."""
+    without: Any
+    """Minus those with all, of the same model: (parts, rows)."""
+
+
+class Crew(Protocol):
+    """Others that measure row groups, each with a model of its own."""
+
+    @property
+    def workers(self) -> int: ...
+
+    def measured(
+        self, groups: Sequence[RowGroup], seconds: float
+    ) -> Iterator[tuple[RowGroup, GroupLosses | None]]:
+        """Each group as it is done; after so many seconds what there is, None for nothing."""
+        ...
+
+
+@dataclass(frozen=True)
 class _Batch:
     """Rows that go together, as tensors on the model's device."""
 
@@ -167,6 +206,8 @@ class Ablation:
     reuse: bool = True
     """False runs every layer every time: what the reuse is measured against."""
     progress: Progress | None = None
+    crew: Crew | None = None
+    """Who measures; None is this model itself."""
     clock: Callable[[], float] = time.monotonic
     stack: LayerStack | None = field(default=None, init=False)
     notes: list[str] = field(default_factory=list, init=False)
@@ -218,6 +259,8 @@ class Ablation:
 
         Raises FatalError when it does not pay for one shard, naming one that would.
         """
+        workers = self.crew.workers if self.crew is not None else 1
+        startup = self.clock() - started if self.crew is not None else 0.0
         batches = [batch for shard in self._shards() for batch in shard]
         probe = max(batches, key=lambda b: b.cells)
         self._pass(probe, record=True)  # the first pass of a shape is slower
@@ -225,13 +268,15 @@ class Ablation:
         depths = [self._depth(part) for part in self.parts]
         cells = sum(batch.cells for batch in batches)
         plan = make_plan(
-            speed, depths, cells, budget, self.shards, self.clock() - started
+            speed, depths, cells, budget, self.shards, self.clock() - started,
+            workers=workers, startup=startup,
         )  # fmt: skip
         if not plan.fits and self.adapted.why_no_gates is None:
             seconds = self._time_of(lambda: self._gradient([probe], 0.5))
             speed = speed.with_gradients(seconds * _POINTS / probe.cells)
             plan = make_plan(
-                speed, depths, cells, budget, self.shards, self.clock() - started
+                speed, depths, cells, budget, self.shards, self.clock() - started,
+                workers=workers, startup=startup,
             )  # fmt: skip
         plan.refuse_if_too_small()
         return plan
@@ -279,7 +324,8 @@ class Ablation:
             self.notes.append(f"nothing ranked the modules, they were taken as they come: {why}")
             order = _drawn(self.parts)
         seconds_of = [plan.seconds_of(self._depth(part)) for part in self.parts]
-        left = deadline - self.clock()
+        # Workers start while they are given the first of it.
+        left = (deadline - self.clock() - plan.startup) * plan.workers
         reach = _affordable([seconds_of[i] for i in order], left - plan.reference_seconds)
         first = order[: max(reach, SHORTLIST)]
         others = [i for i in _drawn(self.parts) if i not in first]
@@ -287,7 +333,7 @@ class Ablation:
         self._measure([*first, *self._audited], deadline, race=True)
         waiting = [i for i in order if i not in first and i not in self._audited]
         while waiting:
-            left = deadline - self.clock() - plan.reference_seconds
+            left = (deadline - self.clock()) * plan.workers - plan.reference_seconds
             reach = _affordable([seconds_of[i] for i in waiting], left)
             if not reach:
                 break
@@ -296,6 +342,9 @@ class Ablation:
 
     def _measure(self, parts: list[int], deadline: float, *, race: bool) -> None:
         """Losses without each of the parts, on every row or until the deadline."""
+        if self.crew is not None:
+            self._measure_by(self.crew, parts, deadline, race=race)
+            return
         alive, done = list(parts), 0
         batches = [batch for shard in self._shards() for batch in shard]
         for number, batch in enumerate(batches):
@@ -310,19 +359,80 @@ class Ablation:
             if race and number + 1 < len(batches):
                 alive = self._still_racing(alive)
 
+    def _measure_by(self, crew: Crew, parts: list[int], deadline: float, *, race: bool) -> None:
+        """The same by others. The race looks up at the end of a shard, whoever is fastest."""
+        alive, done = list(parts), 0
+        shards = [self._grouped(rows) for rows in self._rows_of_shards()]
+        if np.isnan(self._nothing).all():
+            self._reference(self._batch(shards[0][0]))  # however slow the others are to start
+        waves = shards if race else [[group for shard in shards for group in shard]]
+        for number, wave in enumerate(waves):
+            groups = self._row_groups(wave, alive, crew.workers)
+            total = done + sum(len(group) for group in waves[number:]) * len(alive)
+            for group, losses in crew.measured(groups, deadline - self.clock()):
+                if losses is not None:
+                    self._take(group, losses)
+                done += len(group.parts)
+                self._tell(done, total, self.parts[group.parts[-1]].name)
+            if self.clock() > deadline:
+                return
+            if race and number + 1 < len(waves):
+                alive = self._still_racing(alive)
+
+    def _row_groups(
+        self, wave: Sequence[list[int]], parts: Sequence[int], workers: int
+    ) -> list[RowGroup]:
+        """What is measured of a wave; where it has less groups than workers, parts are split."""
+        pieces = min(len(parts), math.ceil(workers / len(wave)))
+        return [
+            RowGroup(
+                tuple(rows),
+                tuple(self._cut[i] for i in rows),
+                tuple(parts[piece::pieces]),
+                piece == 0 and bool(np.isnan(self._nothing[rows]).any()),
+            )
+            for rows in wave
+            for piece in range(pieces)
+        ]
+
+    def _take(self, group: RowGroup, found: GroupLosses) -> None:
+        rows = np.array(group.rows, dtype=np.int64)
+        _refuse_not_finite(rows, found.whole)
+        if np.isnan(self._whole[rows]).any():
+            self._whole[rows] = found.whole
+        if group.with_nothing:
+            self._nothing[rows] = found.nothing
+        for index, difference in zip(group.parts, found.without, strict=True):
+            self._sums[index, rows] = self._whole[rows] + difference
+
+    def measure_group(
+        self, group: RowGroup, *, is_stopped: Callable[[], bool] = lambda: False
+    ) -> GroupLosses:
+        """What a worker answers: this model's losses on a group's own rows."""
+        batch = self._tensors(range(len(group.sequences)), group.sequences)
+        whole = self._pass(batch, record=True)
+        nothing = np.full(len(whole), np.nan)
+        if group.with_nothing:
+            nothing = self._without_all(batch)
+        without = np.full((len(group.parts), len(whole)), np.nan)
+        for at, index in enumerate(group.parts):
+            if is_stopped():
+                break
+            part = self.parts[index]
+            without[at] = self._pass(batch, part, depth=self._depth(part)) - whole
+        return GroupLosses(whole, nothing, without)
+
+    def _without_all(self, batch: _Batch) -> Any:
+        every = Part("", tuple(name for part in self.parts for name in part.modules))
+        return self._pass(batch, every, depth=self._depth(every))
+
     def _reference(self, batch: _Batch) -> None:
         """The loss with all, kept for the parts; and once the loss with none of them."""
         found = self._pass(batch, record=True)
-        if not np.isfinite(found).all():
-            row = int(batch.rows[int(np.argmin(np.isfinite(found)))])
-            raise FatalError(
-                f"the loss of row {row + 1} is not finite, with nothing taken out",
-                hint="git soup show ADAPTER says whether its weights are; else it is the row",
-            )
+        _refuse_not_finite(batch.rows, found)
         self._whole[batch.rows] = found
         if np.isnan(self._nothing[batch.rows]).any():
-            every = Part("", tuple(name for part in self.parts for name in part.modules))
-            self._nothing[batch.rows] = self._pass(batch, every, depth=self._depth(every))
+            self._nothing[batch.rows] = self._without_all(batch)
 
     def _still_racing(self, alive: list[int]) -> list[int]:
         """Without those that are surely not among the largest, by the rows so far."""
@@ -428,11 +538,13 @@ class Ablation:
 
     def _shards(self) -> list[list[_Batch]]:
         """Rows drawn at random into shards; inside one, alike in length together."""
-        bounds = np.linspace(0, len(self._rows), self.shards + 1).round().astype(int)
         return [
-            [self._batch(group) for group in self._grouped(self._rows[start:end])]
-            for start, end in itertools.pairwise(bounds)
+            [self._batch(group) for group in self._grouped(rows)] for rows in self._rows_of_shards()
         ]
+
+    def _rows_of_shards(self) -> list[list[int]]:
+        bounds = np.linspace(0, len(self._rows), self.shards + 1).round().astype(int)
+        return [self._rows[start:end] for start, end in itertools.pairwise(bounds)]
 
     def _grouped(self, rows: Sequence[int]) -> list[list[int]]:
         groups: list[list[int]] = []
@@ -448,9 +560,12 @@ class Ablation:
         return [groups[i] for i in np.random.default_rng(0).permutation(len(groups))]
 
     def _batch(self, rows: Sequence[int]) -> _Batch:
+        return self._tensors(rows, [self._cut[i] for i in rows])
+
+    def _tensors(self, rows: Sequence[int], some: Sequence[Encoded]) -> _Batch:
+        """`some` are the tokens of `rows`."""
         import torch
 
-        some = [self._cut[i] for i in rows]
         width = max(len(s.ids) for s in some)
         device, pad = self.model.model.device, self.model.pad
         tokens = [
@@ -577,6 +692,16 @@ def _interval(paired: Paired) -> tuple[float, float | None, float | None, float 
         return value, None, None, None
     reach = float(paired.reach(CONFIDENCE)[0])
     return value, stderr, value - reach, value + reach
+
+
+def _refuse_not_finite(rows: Any, losses: Any) -> None:
+    if np.isfinite(losses).all():
+        return
+    row = int(rows[int(np.argmin(np.isfinite(losses)))])
+    raise FatalError(
+        f"the loss of row {row + 1} is not finite, with nothing taken out",
+        hint="git soup show ADAPTER says whether its weights are; else it is the row",
+    )
 
 
 def _affordable(seconds: Sequence[float], left: float) -> int:

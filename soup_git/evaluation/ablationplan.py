@@ -57,6 +57,10 @@ class Plan:
     """Of one part on all rows."""
     exact_seconds: float
     """Of all parts on all rows, the reference included."""
+    workers: int = 1
+    """They share the measuring; seconds of work are of one of them."""
+    startup: float = 0.0
+    """Seconds until workers have loaded what they need, as it took here."""
 
     @property
     def seconds_per_shard(self) -> float:
@@ -64,16 +68,21 @@ class Plan:
 
     @property
     def left(self) -> float:
-        return max(0.0, self.budget * _SHARE - self.spent)
+        return max(0.0, self.budget * _SHARE - self.spent - self.startup)
 
     @property
     def fits(self) -> bool:
-        return self.exact_seconds <= self.left
+        return self.exact_seconds / self.workers <= self.left
 
     @property
     def reference_seconds(self) -> float:
         """With all and with none, on all rows."""
         return self.cells * (self.speed.record + self.speed.whole)
+
+    @property
+    def elapsed_seconds(self) -> float:
+        """From now until all parts are measured on all rows, by all workers."""
+        return self.startup + self.exact_seconds / self.workers
 
     @property
     def ranking_seconds(self) -> float:
@@ -92,15 +101,16 @@ class Plan:
         if self.fits:
             return self.parts
         ranking = self.ranking_seconds * self.ranking_shards / self.shards
-        left = self.left - ranking - self.reference_seconds
+        left = (self.left - ranking) * self.workers - self.reference_seconds
         return max(0, min(self.parts, int(left / self.mean_seconds)))
 
     @property
     def least_budget(self) -> float:
         """Seconds that pay for one shard: its ranking, its reference, its shortlist."""
-        shard = self.ranking_seconds + self.reference_seconds
-        shard += min(SHORTLIST, self.parts) * self.mean_seconds
-        return (self.spent + min(shard, self.exact_seconds) / self.shards) / _SHARE
+        shard = self.reference_seconds + min(SHORTLIST, self.parts) * self.mean_seconds
+        shard = self.ranking_seconds + shard / self.workers
+        least = min(shard, self.exact_seconds / self.workers) / self.shards
+        return (self.spent + self.startup + least) / _SHARE
 
     def seconds_of(self, depth: int) -> float:
         """A part at a depth, on all rows."""
@@ -121,14 +131,23 @@ class Plan:
 
 
 def make_plan(
-    speed: Speed, depths: Sequence[int], cells: int, budget: float, shards: int, spent: float
+    speed: Speed,
+    depths: Sequence[int],
+    cells: int,
+    budget: float,
+    shards: int,
+    spent: float,
+    *,
+    workers: int = 1,
+    startup: float = 0.0,
 ) -> Plan:
     """The plan for parts at these depths; seconds throughout."""
     seconds = cells * sum(map(speed.of, depths))
     reference = cells * (speed.record + speed.whole)
     return Plan(
-        len(depths), cells, speed, budget, spent, shards, seconds / len(depths), seconds + reference
-    )
+        len(depths), cells, speed, budget, spent, shards, seconds / len(depths),
+        seconds + reference, workers, startup,
+    )  # fmt: skip
 
 
 def check_shards(budget: float, shards: int, shown: str) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from soup_git.core.bisection import Search, Verdict
 from soup_git.evaluation.executors import Flag, Pool
 from soup_git.evaluation.probes import Outcome, Probe
-from soup_git.storage.materials import Materials, bring, laid_out
+from soup_git.storage.materials import Materials, bring, laid_out, workspace_of_worker
 from soup_git.storage.workspace import Workspace
 
 Start = Callable[[int, Flag], "Future[Outcome]"]
@@ -101,9 +101,7 @@ def judge_on_worker(root: str, needed: Materials, probe: Probe, flag: Flag) -> O
 
     A worker that was started inside a clone works there; else it needs the caller's.
     """
-    here = Path.cwd()
-    place = here if (here / ".dvc" / "config").is_file() else Path(root)
-    workspace = Workspace.open(place)
+    workspace = workspace_of_worker(root)
     bring(workspace, needed)
     with (
         contextlib.closing(workspace.git),

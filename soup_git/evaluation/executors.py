@@ -40,12 +40,18 @@ class Pool(Protocol):
     @property
     def executor(self) -> Executor: ...
 
+    @property
+    def workers(self) -> int:
+        """Tasks that run at once, as of now."""
+        ...
+
     def flag(self) -> Flag: ...
 
 
 class _Threads:
-    def __init__(self, executor: ThreadPoolExecutor) -> None:
+    def __init__(self, executor: ThreadPoolExecutor, jobs: int) -> None:
         self.executor = executor
+        self.workers = jobs
 
     def flag(self) -> Flag:
         return threading.Event()
@@ -55,6 +61,11 @@ class _Dask:
     def __init__(self, client: Client) -> None:
         self._client = client
         self.executor: Executor = client.get_executor(pure=False)
+
+    @property
+    def workers(self) -> int:
+        known = self._client.scheduler_info(n_workers=-1)["workers"].values()
+        return max(1, sum(int(worker["nthreads"]) for worker in known))
 
     def flag(self) -> Flag:
         from distributed import Event
@@ -74,7 +85,7 @@ def pool(jobs: int, scheduler: str | None = None) -> Iterator[Pool]:
     if scheduler is None:
         threads = ThreadPoolExecutor(jobs, thread_name_prefix="soup")
         try:
-            yield _Threads(threads)
+            yield _Threads(threads, jobs)
         finally:
             threads.shutdown(cancel_futures=True)
         return

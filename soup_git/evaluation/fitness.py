@@ -19,10 +19,9 @@ from typing import Any
 
 from soup_git.arithmetic.elementwise import Settings
 from soup_git.arithmetic.strategies import STRATEGIES
-from soup_git.core.adapter import parse_adapter_config
 from soup_git.core.digests import sha256_hex
 from soup_git.core.groups import Grouping
-from soup_git.core.manifest import CONFIG, MANIFEST, WEIGHTS, parse_manifest
+from soup_git.core.manifest import WEIGHTS
 from soup_git.core.text import canonical_json
 from soup_git.errors import FatalError
 from soup_git.evaluation.blending import Blend, Weights, weighed
@@ -36,9 +35,8 @@ from soup_git.evaluation.search import Scored
 from soup_git.evaluation.statistics import Difference
 from soup_git.evaluation.suite import Suite, load_suite
 from soup_git.storage.basemodel import BaseModel
-from soup_git.storage.materials import Materials, bring
+from soup_git.storage.materials import Materials, brought, workspace_of_worker
 from soup_git.storage.merging import Input, Recipe, copy_single, is_copy, write_merged
-from soup_git.storage.resolver import Adapter
 from soup_git.storage.updates import open_adapter
 from soup_git.storage.weights import fingerprint
 from soup_git.storage.workspace import Workspace
@@ -164,12 +162,8 @@ class Evaluator:
 
     def __init__(self, question: Question) -> None:
         self.question = question
-        here = Path.cwd()
-        place = here if (here / ".dvc" / "config").is_file() else Path(question.root)
-        self._workspace = workspace = Workspace.open(place)
-        for needed in question.adapters:
-            bring(workspace, needed)
-        self._adapters = [_adapter(workspace, needed) for needed in question.adapters]
+        self._workspace = workspace = workspace_of_worker(question.root)
+        self._adapters = [brought(workspace, needed) for needed in question.adapters]
         self._inputs = [Input(open_adapter(adapter), 1.0) for adapter in self._adapters]
         self._base = BaseModel(Path(question.base_weights)) if question.base_weights else None
         self._suite = _suite(question, workspace)
@@ -242,27 +236,6 @@ def _alone(weights: Weights) -> int | None:
     if len(set(weights)) == 1 and sorted(first) == [0.0] * (len(first) - 1) + [1.0]:
         return first.index(1.0)
     return None
-
-
-def _adapter(workspace: Workspace, needed: Materials) -> Adapter:
-    if needed.folder is not None:
-        found = workspace.adapter_in_folder(Path(needed.folder), needed.name)
-        if found.manifest.weights_md5 != needed.weights_md5:
-            raise FatalError(
-                f"{needed.name} has other weights here (md5:{found.manifest.weights_md5})",
-                hint="git soup add it and commit, then name the revision",
-            )
-        return found
-    return Adapter(
-        spec=needed.name,
-        origin=needed.path,
-        path=needed.path,
-        commit=None,
-        config_data=needed.config,
-        config=parse_adapter_config(needed.config, f"{needed.name}/{CONFIG}"),
-        manifest=parse_manifest(needed.manifest, f"{needed.name}/{MANIFEST}"),
-        weights=workspace.local_weights(needed.weights_md5, needed.path),
-    )
 
 
 def _suite(question: Question, workspace: Workspace) -> Suite:

@@ -10,9 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from soup_git.errors import FatalError
+
+if TYPE_CHECKING:
+    from soup_git.evaluation.candidate import Candidate
+    from soup_git.evaluation.model import Model
+    from soup_git.evaluation.runner import Runner
 
 _WRAPPER = "base_model.model."
 
@@ -109,6 +114,19 @@ def adapted(model: Any, name: str, active: str, instead: str | None = None) -> A
             hint="blame takes adapters that do: LoRA, DoRA, IA3 and others; no prompt tuning",
         )
     return Adapted(model, found, active, instead)
+
+
+@contextmanager
+def on_model(
+    runner: Runner, one: Candidate, other: Candidate | None
+) -> Iterator[tuple[Model, Adapted]]:
+    """The runner's model with `one` on it, and `other`, where given, beside it."""
+    if other is None:
+        with runner.using(one) as model:
+            yield model, adapted(model.model, one.name, model.model.active_adapter)
+        return
+    with runner.using_both(one, other) as (model, active, instead):
+        yield model, adapted(model.model, one.name, active, instead)
 
 
 def _held(module: Any) -> set[str]:

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from soup_git.core.manifest import CONFIG, MANIFEST, WEIGHTS
+from soup_git.core.adapter import parse_adapter_config
+from soup_git.core.manifest import CONFIG, MANIFEST, WEIGHTS, parse_manifest
 from soup_git.errors import FatalError
 from soup_git.storage.resolver import Adapter
 from soup_git.storage.workspace import Workspace
@@ -64,6 +65,35 @@ def bring(workspace: Workspace, needed: Materials) -> None:
         )
     if dvc.has(md5) and not workspace.object_is_sound(md5):
         raise dvc.corrupt(md5, "its bytes are others")
+
+
+def brought(workspace: Workspace, needed: Materials) -> Adapter:
+    """The adapter itself, its weights brought here. Raises FatalError where they are others."""
+    bring(workspace, needed)
+    if needed.folder is not None:
+        found = workspace.adapter_in_folder(Path(needed.folder), needed.name)
+        if found.manifest.weights_md5 != needed.weights_md5:
+            raise FatalError(
+                f"{needed.name} has other weights here (md5:{found.manifest.weights_md5})",
+                hint="git soup add it and commit, then name the revision",
+            )
+        return found
+    return Adapter(
+        spec=needed.name,
+        origin=needed.path,
+        path=needed.path,
+        commit=None,
+        config_data=needed.config,
+        config=parse_adapter_config(needed.config, f"{needed.name}/{CONFIG}"),
+        manifest=parse_manifest(needed.manifest, f"{needed.name}/{MANIFEST}"),
+        weights=workspace.local_weights(needed.weights_md5, needed.path),
+    )
+
+
+def workspace_of_worker(root: str) -> Workspace:
+    """Where a worker has its objects: the clone that it was started in, else the caller's."""
+    here = Path.cwd()
+    return Workspace.open(here if (here / ".dvc" / "config").is_file() else Path(root))
 
 
 @contextlib.contextmanager

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from soup_git.commands import ablation, bisect
 from soup_git.commands.bisectmetric import forget
+from soup_git.evaluation import ablationshards
+from soup_git.evaluation.ablation import RowGroup
+from soup_git.evaluation.ablationplan import Plan
+from soup_git.evaluation.executors import Flag
+from soup_git.render.report import as_table
 from soup_git.storage.workspace import Workspace
 from tests.conftest import Run, write_adapter
 from tests.evaluation import planted
-from tests.evaluation.planted import Planted
+from tests.evaluation.planted import Planted, assert_same_effects
 
 # PEFT asks transformers by a name that is on its way out.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
@@ -92,6 +100,11 @@ def test_bisect_hands_over_to_blame(trained: tuple[Path, Planted], soup: Run) ->
     assert body["blame"]["kind"] == "ablation"
     assert body["blame"]["modules"][0]["name"] == case.module
     assert body["blame"]["against"].endswith(case.last_good.name)
+    assert "git soup blame" not in done.stderr, "it was blamed already"
+    alone = soup("bisect", *specs, *metric, cwd=root, check=False)
+    spec, other = f"./{case.broken.relative_to(root)}", f"./{case.last_good.relative_to(root)}"
+    hint = f"hint: git soup blame {spec} --against {other} --dataset rows.jsonl"
+    assert hint in alone.stderr.splitlines()
     log = soup("bisect", "log", cwd=root).stdout
     assert '"metric":"support.loss"' in log
 
@@ -110,7 +123,7 @@ def test_blame_as_a_page_and_as_a_table(
     workspace: Workspace, trained: tuple[Path, Planted]
 ) -> None:
     from soup_git.render.html import as_html
-    from soup_git.render.report import as_json, as_table
+    from soup_git.render.report import as_json
 
     spec = str(trained[1].broken)
     request = ablation.AblationRequest(spec, Path("rows.jsonl"), ["layers.1"])
@@ -136,6 +149,49 @@ def test_the_plan_alone(workspace: Workspace, trained: tuple[Path, Planted]) -> 
     assert plan.seconds_per_shard == 30.0
     assert 0 < plan.seconds_per_part < plan.seconds_exact
     assert plan.parts == plan.affordable == 21
+
+
+def test_two_jobs_measure_the_same_as_one(
+    workspace: Workspace, trained: tuple[Path, Planted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure = ablationshards.measure
+
+    def as_elsewhere(question: ablationshards.Question, group: RowGroup, stop: Flag) -> object:
+        sent = pickle.dumps((question, group))
+        assert len(sent) < 30_000, "neither weights nor a dataset travel"
+        found = measure(*pickle.loads(sent), stop)
+        ended = threading.Event()
+        ended.set()
+        assert measure(question, group, ended) is None
+        return found
+
+    monkeypatch.setattr(ablationshards, "measure", as_elsewhere)
+    case = trained[1]
+    request = ablation.AblationRequest(
+        str(case.broken), Path("rows.jsonl"), against=str(case.last_good), batch_size=2
+    )
+    alone = ablation.ablate(workspace, request)
+    together = ablation.ablate(workspace, replace(request, jobs=2))
+    assert_same_effects(alone, together)
+    plan = ablation.plan(workspace, replace(request, jobs=2))
+    assert plan.workers == 2
+    assert "2 here, each with its own model" in as_table(plan)
+    assert not ablationshards._IDLE, "what was loaded is let go"
+
+
+def test_the_race_of_several_is_the_same_however_many(
+    workspace: Workspace, trained: tuple[Path, Planted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A budget that never reaches: everything is ranked, raced and measured until the deadline.
+    monkeypatch.setattr(Plan, "fits", property(lambda _: False))
+    monkeypatch.setattr("soup_git.evaluation.ablation._RACE_ROWS", 4)
+    monkeypatch.setattr("soup_git.evaluation.ablation.WANTED", 1)
+    case = trained[1]
+    request = ablation.AblationRequest(str(case.broken), Path("rows.jsonl"), batch_size=2)
+    two, three = (ablation.ablate(workspace, replace(request, jobs=n)) for n in (2, 3))
+    assert_same_effects(two, three)
+    assert two.modules[0].name == case.module
+    assert {part.status for part in two.modules} > {"exact"}
 
 
 Refusal = tuple[list[str], str, str]
@@ -201,6 +257,8 @@ def test_refused_before_a_model_is_loaded(
     [
         ["blame", "start", "--against", "start"],
         ["blame", "start", "--plan-only"],
+        ["blame", "start", "--jobs", "2"],
+        ["blame", "start", "--dataset", "e", "--jobs", "2", "--scheduler", "tcp://h:1"],
         ["bisect", "start", "start", "--metric", "a.b"],
         ["bisect", "start", "start", "--eval-command", "x {ckpt}", "--metric", "a.b"],
         ["bisect", "start", "start", "--eval-command", "x {ckpt}", "--then-blame"],

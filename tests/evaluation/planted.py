@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
+from soup_git.commands.ablation import AblationReport
 from tests.evaluation import small_lora
 from tests.training import tiny_model as tiny
 
@@ -93,3 +95,14 @@ def plant(root: Path, seed: int, count: int = 8) -> Planted:
         folders.append(folder)
     module = victim.removeprefix("base_model.model.").partition(".lora_B")[0]
     return Planted(folders, folders[broken], folders[broken - 1], module)
+
+
+def assert_same_effects(one: AblationReport, other: AblationReport) -> None:
+    assert (one.total.rows, len(one.modules)) == (other.total.rows, len(other.modules))
+    assert other.total.effect == pytest.approx(one.total.effect, abs=1e-6)
+    theirs = {part.name: part for part in other.modules}
+    for part in one.modules:
+        there = theirs[part.name]
+        assert (there.status, there.rows) == (part.status, part.rows)
+        assert there.effect == pytest.approx(part.effect, abs=1e-6)
+        assert there.stderr == pytest.approx(part.stderr, abs=1e-6)

@@ -1,4 +1,4 @@
-"""A search on a real Dask scheduler with two workers in a clone of their own.
+"""A search and a blame on a real Dask scheduler with two workers in a clone of their own.
 
 The clone has no weights: they come by digest from the DVC remote.
 """
@@ -12,12 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from soup_git.commands.ablation import AblationReport, AblationRequest, ablate
 from soup_git.commands.add import add
 from soup_git.commands.evolve import SearchRequest
 from soup_git.commands.merge import MergeReport, MergeRequest, merge
+from soup_git.evaluation.runner import Progress
 from soup_git.storage.workspace import Workspace
 from tests.conftest import Run, write_adapter
 from tests.dask_cluster import process, until
+from tests.evaluation.planted import assert_same_effects
 from tests.training import tiny_model as tiny
 
 pytest.importorskip("distributed", reason="the dask extra is not installed")
@@ -27,7 +30,7 @@ pytestmark = [
 ]
 
 
-def test_local_and_dask_find_the_same_and_weights_travel_by_digest(
+def test_local_and_dask_find_the_same_although_a_worker_dies_and_weights_travel_by_digest(
     repo: Path, git: Run, in_tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     remote = in_tmp_path / "remote"
@@ -59,16 +62,28 @@ def test_local_and_dask_find_the_same_and_weights_travel_by_digest(
         )  # fmt: skip
         return merge(Workspace.open(repo), request)
 
+    def blame(scheduler: str | None) -> AblationReport:
+        request = AblationRequest(
+            "HEAD:a", Path("rows.jsonl"), against="HEAD:b", batch_size=1, scheduler=scheduler
+        )
+        return ablate(Workspace.open(repo), request)
+
     address = in_tmp_path / "scheduler.json"
     host = ("--host", "127.0.0.1", "--no-dashboard")
     with process(clone, "scheduler", *host, "--port", "0", "--scheduler-file", address):
         until(address.exists)
         url = json.loads(address.read_text())["address"]
         worker = ("worker", url, *host, "--nthreads", "1", "--no-nanny")
-        with process(clone, *worker), process(clone, *worker):
+        with process(clone, *worker) as victim, process(clone, *worker):
             logs = [*in_tmp_path.glob("worker-*.log")]
             until(lambda: all("Registered to" in log.read_text() for log in logs))
             there = search("there", url)
+            # The first answer comes, and one of the two is gone.
+            with monkeypatch.context() as patched:
+                patched.setattr(Progress, "__call__", lambda *_: victim.kill())
+                blamed_there = blame(url)
+            assert victim.wait() < 0
+    assert_same_effects(blame(None), blamed_there)
     here = search("here", None)
     assert there.weights_md5 == here.weights_md5
     assert there.search is not None

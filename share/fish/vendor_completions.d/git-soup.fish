@@ -136,6 +136,8 @@ complete -c git-soup -n '__git_soup_at blame' -l plan-only -d 'Time a few passes
 complete -c git-soup -n '__git_soup_at blame' -l base -x -a '(__fish_complete_directories)' -d 'The base model, instead of the adapter\'s.'
 complete -c git-soup -n '__git_soup_at blame' -l batch-size -x -d 'Rows a pass.'
 complete -c git-soup -n '__git_soup_at blame' -l threads -x -d 'Of the CPU.'
+complete -c git-soup -n '__git_soup_at blame' -s j -l jobs -x -d 'Models that measure at once, here. [default: 1]'
+complete -c git-soup -n '__git_soup_at blame' -l scheduler -x -d 'Measure on a Dask cluster\'s workers.'
 complete -c git-soup -n '__git_soup_at blame' -l format -x -a 'table json markdown html' -d 'How to write the report.'
 complete -c git-soup -n '__git_soup_at blame' -l json -d 'Short for --format json.'
 complete -c git-soup -n '__git_soup_at blame' -s o -l output -r -F -d 'Write the report to FILE, whole or not at all.'
