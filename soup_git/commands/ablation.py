@@ -306,9 +306,7 @@ def _crew(
     asked: tuple[Runner, Named, Named | None],
     request: AblationRequest,
 ) -> Iterator[Shards | None]:
-    import torch
-
-    from soup_git.evaluation.ablationshards import Question, Shards
+    from soup_git.evaluation.ablationshards import Question, Shards, share_threads
     from soup_git.storage.materials import materials
 
     runner, one, other = asked
@@ -318,8 +316,7 @@ def _crew(
     is_here = request.scheduler is None
     threads = request.threads
     if is_here and threads is None:
-        threads = max(1, torch.get_num_threads() // request.jobs)
-        torch.set_num_threads(threads)  # passes are timed as they will be measured
+        threads = share_threads(request.jobs)
     question = Question(
         root=str(workspace.root),
         adapter=materials(one.adapter),

@@ -71,6 +71,18 @@ def measure(question: Question, group: RowGroup, stop: Flag) -> GroupLosses | No
         return job.measure_group(group, is_stopped=stop.is_set)
 
 
+def share_threads(jobs: int) -> int:
+    """CPU threads for each of `jobs` models; this thread has them from now on.
+
+    So passes are timed as they will be measured.
+    """
+    import torch
+
+    threads: int = max(1, torch.get_num_threads() // jobs)
+    torch.set_num_threads(threads)
+    return threads
+
+
 class Shards:
     """The crew of an ablation: the workers of a pool.
 
