@@ -731,7 +731,15 @@ def _start(
         capture_output=True,
         check=False,
         env=_environment(env),
+        process_group=0 if _outlives_ctrl_c() else None,
     )
+
+
+def _outlives_ctrl_c() -> bool:
+    """Whether we answer Ctrl-C ourselves, as training does, which saves first: a terminal sends
+    it to the whole group, and would end the git that records what was saved."""
+    handler = signal.getsignal(signal.SIGINT)
+    return callable(handler) and handler is not signal.default_int_handler
 
 
 def _text(data: bytes) -> str:

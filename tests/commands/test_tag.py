@@ -94,7 +94,9 @@ def test_a_label_moves_and_its_past_stays_in_the_reflog(trained, git, soup):
 def test_the_moved_label_travels_as_it_says(trained, git, soup, in_tmp_path):
     git("init", "-q", "--bare", "../hub")
     git("remote", "add", "origin", "../hub")
-    git("push", "-q", "origin", "main")
+    with Path(".dvc/config").open("a") as config:
+        config.write("[core]\n    remote = store\n['remote \"store\"']\n    url = ../../store\n")
+    soup("push")
     for rev in ("HEAD~1", "HEAD"):
         said = soup("tag", "support", rev, "--as", "prod").stdout.splitlines()[1]
         git(*said.partition(" publishes")[0].split()[1:])
