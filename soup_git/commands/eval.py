@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from soup_git.commands.fetching import with_weights
 from soup_git.core.notes import Baseline, EvalRecord, Metric
 from soup_git.core.trainconfig import CONFIG_FILE, ConfigPins, parse_config_pins
 from soup_git.errors import FatalError
@@ -314,7 +315,7 @@ def runner_for(
 
 
 def resolve(workspace: Workspace, spec: str, path: str | None = None) -> Named:
-    """The adapter that `spec` names, its weights checked; `base` is the bare base model.
+    """The adapter that `spec` names, its weights brought and checked; `base` is the bare base.
 
     `path` picks one where a revision has several.
     """
@@ -327,7 +328,7 @@ def resolve(workspace: Workspace, spec: str, path: str | None = None) -> Named:
                 hint=f"refs/heads/{BARE} is the branch",
             )
         return Named(spec, None, None)
-    adapter = workspace.adapter(spec, path)
+    [adapter] = with_weights(workspace, [workspace.adapter(spec, path)])
     refuse_changed_weights(workspace, adapter)
     return Named(spec, adapter, of_adapter(adapter))
 

@@ -7,10 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +15,7 @@ import pytest
 from soup_git.commands.add import add
 from soup_git.storage.workspace import Workspace
 from tests.conftest import Run, write_adapter
+from tests.dask_cluster import process, until
 from tests.pinned import refused
 
 __all__ = ["refused"]
@@ -31,28 +29,6 @@ EVAL = (
     ' echo "$PWD $PPID" >> "$SOUP_TEST_LOG"; grep -q "dropout.: 0.0" "$1"/adapter_config.json'
     ' && test -s "$1"/adapter_model.safetensors\' sh {ckpt}'
 )
-
-
-@contextmanager
-def process(folder: Path, *words: str | Path) -> Iterator[subprocess.Popen[bytes]]:
-    with (folder.parent / f"{words[0]}-{time.monotonic_ns()}.log").open("wb") as log:
-        started = subprocess.Popen(
-            [sys.executable, "-m", "distributed.cli.dask_" + str(words[0]), *map(str, words[1:])],
-            cwd=folder, stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
-    try:
-        yield started
-    finally:
-        if started.poll() is None:
-            os.killpg(started.pid, signal.SIGKILL)
-        started.wait()
-
-
-def until(holds: Callable[[], bool], seconds: float = 40.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_a_killed_worker_is_no_loss_and_weights_travel_by_digest(
