@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sysconfig
@@ -69,26 +70,15 @@ GITCONFIG = """\
 """
 
 
-_BEFORE = dict(os.environ)
-
-
-@pytest.fixture(scope="session")
-def environment_with_network(isolated_machine: None) -> dict[str, str]:
-    """The tests' environment, but with pip's own settings and cache, and an open door."""
-    opened = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
-    pips = ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME")
-    for name in pips:
-        opened.pop(name, None)
-    before = {n: v for n, v in _BEFORE.items() if n in pips or "proxy" in n.lower()}
-    return {**opened, **before}
-
-
 @pytest.fixture(scope="session", autouse=True)
 def isolated_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A home of its own, pinned identity, `git-soup` on PATH, and no network."""
     home = tmp_path_factory.mktemp("home")
     (home / ".gitconfig").write_text(GITCONFIG)
     patch = pytest.MonkeyPatch()
+    # A shell's background job ignores Ctrl-C, and so would all that the tests start.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in list(os.environ):
         if name.startswith(FOREIGN):
             patch.delenv(name)

@@ -15,6 +15,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,7 @@ ANYWHERE = {"errors", "__init__"}
 """What every room but arithmetic may import; errors itself stands on core.text alone."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Source:
     """One module: `soup_git.core.text` of room `core`, with its syntax tree."""
 
@@ -55,6 +56,7 @@ def _room(module: str) -> str:
     return [*module.split("."), "__init__"][1]
 
 
+@cache
 def package() -> list[Source]:
     """Every module that the wheel ships, where pyproject.toml says that it lies."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
@@ -80,7 +82,8 @@ class Import:
     is_for_types: bool
 
 
-def imports(source: Source) -> Iterator[Import]:
+@cache
+def imports(source: Source) -> tuple[Import, ...]:
     """Every import in a module, wherever it stands."""
 
     def visit(node: ast.AST, late: bool, types: bool) -> Iterator[Import]:
@@ -97,7 +100,7 @@ def imports(source: Source) -> Iterator[Import]:
             is_guard = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
             yield from visit(child, late, types or is_guard)
 
-    yield from visit(source.tree, late=False, types=False)
+    return tuple(visit(source.tree, late=False, types=False))
 
 
 def _is_of(name: str, module: str) -> bool:

@@ -1,5 +1,6 @@
 """Killed at any moment, each writing command leaves the old state or the new one.
 
+test_crash_points.py walks every step of a command; here real processes die at random times.
 Every round starts a command, kills it and all that it started after a random time, and
 asks git and `git soup fsck`. Then the command is typed again and has to succeed; a lock
 file that a killed git left has to be named with the command that removes it.
@@ -23,7 +24,7 @@ from tests.two_branches import CONFIG
 
 __all__ = ["_pinned_template", "dvc", "object_of", "photo", "pinned", "refused"]
 
-ROUNDS = 12
+ROUNDS = 6
 WEIGHTS = "adapters/support/adapter_model.safetensors"
 
 
