@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.warm import WarmSoup
+from tests.warm import Warm
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 MakeAdapter = Callable[..., Path]
@@ -30,8 +30,9 @@ MakeAdapter = Callable[..., Path]
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 WHEN = "2026-01-02T03:04:05+00:00"
 
-# git's, DVC's and the hub's variables of the person who runs the tests would leak into them.
-FOREIGN = ("GIT_", "DVC_", "HF_", "HUGGING", "XDG_", "SOUP_", "TRANSFORMERS_")
+# git's, DVC's, the hub's and Python's variables of the person who runs the tests would leak into
+# them; without bytecode every start of ours compiles the package again.
+FOREIGN = ("GIT_", "DVC_", "HF_", "HUGGING", "PYTHON", "XDG_", "SOUP_", "TRANSFORMERS_")
 PINNED = {
     "GIT_AUTHOR_NAME": "Ada Author",
     "GIT_AUTHOR_EMAIL": "ada@example.com",
@@ -159,7 +160,7 @@ def _is_plain(environment: Mapping[str, str]) -> bool:
     return first == str(SCRIPTS) and not any(name.startswith("PYTHON") for name in environment)
 
 
-_WARM = WarmSoup()
+_WARM = Warm("soup")
 
 
 @pytest.fixture(scope="session", autouse=True)
