@@ -18,7 +18,7 @@ from soup_git.render.report import Table
 from soup_git.storage.workspace import Workspace
 
 if TYPE_CHECKING:
-    from soup_git.data.formats import DataRow
+    from soup_git.data.rows import DataRow
     from soup_git.evaluation.ablation import Ablation, Outcome, Part, PartEffect, Total
     from soup_git.evaluation.ablationplan import Plan
     from soup_git.evaluation.ablationshards import Shards

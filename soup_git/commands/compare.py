@@ -114,11 +114,11 @@ def read_prompts(path: Path) -> list[tuple[Any, str | None]]:
 
 
 def _rows(path: Path) -> list[tuple[Any, str | None]]:
-    from soup_git.data.formats import BadRowError
-    from soup_git.evaluation.rows import Problems, read_rows
+    from soup_git.data.rows import BadRowError, Problems
+    from soup_git.evaluation.rows import read_rows
     from soup_git.evaluation.scorers import check_prompt
 
-    problems = Problems()
+    problems = Problems("evaluated")
     rows, _ = read_rows(path, str(path), None, problems)
     for row in rows:
         try:

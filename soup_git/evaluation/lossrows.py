@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from soup_git.data import formats
-from soup_git.data.formats import BadRowError, DataRow, Row
+from soup_git.data.rows import BadRowError, DataRow, Problems, Row
 from soup_git.errors import FatalError
-from soup_git.evaluation.rows import EvalRow, Problems, read_rows
+from soup_git.evaluation.rows import EvalRow, read_rows
 from soup_git.evaluation.scorers import check_loss, dataset_row
 
 
@@ -20,7 +20,7 @@ def load_rows(path: Path, shown: str) -> Sequence[DataRow | EvalRow]:
     """
     if not _has_expected(path):
         return formats.load_dataset(path, name=shown).rows
-    problems = Problems()
+    problems = Problems("evaluated")
     rows, _ = read_rows(path, shown, None, problems)
     for row in rows:
         try:

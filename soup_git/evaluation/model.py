@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from soup_git.core.digests import sha256_hex
-from soup_git.data.formats import Row
+from soup_git.data.rows import Row
 from soup_git.errors import FatalError
 from soup_git.training.templates import Template
 from soup_git.training.tokens import Encoded, Renderer, common_prefix

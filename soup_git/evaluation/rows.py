@@ -8,13 +8,13 @@ reads them (loss).
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from soup_git.core.digests import sha256_hex
 from soup_git.core.yamllines import nearest
-from soup_git.data.formats import SHOWN, Row
+from soup_git.data.rows import Problems, Row
 from soup_git.errors import FatalError
 
 LARGEST = 256 << 20  # bytes of a file of prompts
@@ -52,29 +52,6 @@ class EvalRow:
     @property
     def place(self) -> str:
         return f"{self.file}:{self.line}"
-
-
-@dataclass
-class Problems:
-    """What is wrong with rows: the first ten are shown, all are counted."""
-
-    found: list[str] = field(default_factory=list)
-    count: int = 0
-
-    def add(self, file: str, line: int, what: str) -> None:
-        self.count += 1
-        if len(self.found) < SHOWN:
-            self.found.append(f"{file}:{line}: {what}")
-
-    def raise_if_any(self, suite: str) -> None:
-        if not self.count:
-            return
-        more = f"\n… and {self.count - SHOWN} more" if self.count > SHOWN else ""
-        rows = "1 row does" if self.count == 1 else f"{self.count} rows do"
-        raise FatalError(
-            f"{suite}: {rows} not fit\n" + "\n".join(self.found) + more,
-            hint="correct or remove these rows; nothing was evaluated",
-        )
 
 
 def read_rows(

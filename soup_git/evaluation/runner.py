@@ -25,7 +25,7 @@ from typing import Any, Self
 
 from soup_git.core.digests import sha256_hex
 from soup_git.core.text import printable
-from soup_git.data.formats import DataRow, Row
+from soup_git.data.rows import DataRow, Row
 from soup_git.errors import FatalError
 from soup_git.evaluation.attaching import Attachments
 from soup_git.evaluation.candidate import Candidate

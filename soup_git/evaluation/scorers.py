@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from soup_git.core.adapter import is_safe_pattern
-from soup_git.data.formats import FORMATS, BadRowError
+from soup_git.data.formats import FORMATS
+from soup_git.data.rows import BadRowError
 from soup_git.errors import FatalError
 from soup_git.evaluation import toolcalls
 from soup_git.evaluation.rows import EvalRow

@@ -20,7 +20,7 @@ from soup_git.core import yamllines
 from soup_git.core.digests import sha256_hex
 from soup_git.core.text import canonical_json
 from soup_git.core.yamllines import Where, line_of, nearest
-from soup_git.data.formats import BadRowError, Row
+from soup_git.data.rows import BadRowError, Problems, Row
 from soup_git.errors import FatalError
 from soup_git.evaluation import rows as rowfiles
 from soup_git.evaluation.model import Decoding
@@ -363,7 +363,7 @@ def _with_rows(
     folder = path.resolve().parent
     tasks: list[Task] = []
     digests = [sha256_hex(data)]
-    problems = rowfiles.Problems()
+    problems = Problems("evaluated")
     for i, block in enumerate(file.tasks):
         at = f"{source}:{line_of(dict(lines), ('tasks', i, 'prompts'))}"
         grouped: dict[str, list[EvalRow]] = {}
@@ -394,7 +394,7 @@ def _with_rows(
     return Suite(name, source, sha256_hex("".join(digests).encode()), file, tuple(tasks))
 
 
-def _check_rows(task: Task, check: Any, problems: rowfiles.Problems) -> None:
+def _check_rows(task: Task, check: Any, problems: Problems) -> None:
     for row in task.rows:
         try:
             check(row, task)

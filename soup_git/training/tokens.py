@@ -14,7 +14,7 @@ from typing import Any
 
 from soup_git.core.text import printable
 from soup_git.data import formats
-from soup_git.data.formats import DataRow, Row
+from soup_git.data.rows import DataRow, Row
 from soup_git.errors import FatalError
 from soup_git.training import model, templates
 from soup_git.training.schema import SoupConfig

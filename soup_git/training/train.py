@@ -15,7 +15,8 @@ from typing import Any, Protocol
 
 from soup_git.core.text import printable
 from soup_git.data import formats
-from soup_git.data.formats import DataRow, Dataset
+from soup_git.data.formats import Dataset
+from soup_git.data.rows import DataRow
 from soup_git.training import adapter, checkpoints, machine, model, templates, tokens
 from soup_git.training.curve import Curve, as_csv, rounded
 from soup_git.training.machine import Machine

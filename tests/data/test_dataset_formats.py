@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from soup_git.data import formats
+from soup_git.data.rows import row_digest
 from soup_git.errors import FatalError
 
 TURNS = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
@@ -208,7 +209,7 @@ def test_a_row_digest_is_of_its_canonical_json() -> None:
     import hashlib
 
     digest = hashlib.sha256(b'{"a":1,"b":"\xc3\xa9"}').hexdigest()
-    assert formats.row_digest({"b": "é", "a": 1}) == digest
+    assert row_digest({"b": "é", "a": 1}) == digest
 
 
 def test_reading_rows_loads_nothing_heavy(tmp_path: Path) -> None:
