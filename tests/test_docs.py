@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -67,9 +68,15 @@ def test_the_tour_is_what_happens(before_the_tour: Path) -> None:
 def before_the_history(in_tmp_path: Path, git: Run, make_adapter: Callable[..., Path]) -> Path:
     git("init", "--quiet", "--initial-branch=main")
     git("soup", "init")
+    rows = {"How late?": "Until 6 pm.", "A refund?": "In 14 days.", "Who are you?": "Support."}
     for seed, subject in ((1, "Track the support adapter"), (2, "Retrain")):
         make_adapter("adapters/support", seed=seed)
         git("soup", "add", "adapters/support")
+        lines = [json.dumps({"prompt": ask, "completion": say}) for ask, say in rows.items()]
+        (in_tmp_path / "train.jsonl").write_text("\n".join(lines) + "\n")
+        (in_tmp_path / "soup.yaml").write_text("base: tiny/base\ndata:\n  train: train.jsonl\n")
+        git("add", "train.jsonl", "soup.yaml")
+        rows = {"How late?": "Until 8 pm.", "A refund?": "In 14 days.", "A voucher?": "By mail."}
         git("commit", "--quiet", "-m", subject)
     return in_tmp_path
 

@@ -50,15 +50,42 @@ adapters that were really trained, the mean lost least of what each side and the
 (docs/merging.md has the table). The rank stays the one that adapter_config.json says."""
 
 
-@app.command()
+_DIFF_HELP = """\b
+With --data, A and B are revisions (or files and folders of the work tree), and their datasets
+are compared row by row: data.train and data.validation as soup.lock and soup.yaml name them.
+Rows are equal when their JSON is, whatever the order of keys. A row is "changed" when it keeps
+its id or its prompt while the rest differs. Without B, A is compared with the work tree."""
+
+
+@app.command(epilog=_DIFF_HELP)
 def diff(
-    a: Annotated[str, typer.Argument(metavar="A", help="An adapter spec.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="An adapter spec; a revision.")],
+    b: Annotated[
+        str | None,
+        typer.Argument(metavar="B", help="Another one; with --data the work tree if left out."),
+    ] = None,
     adapter: AdapterOption = None,
     top_k: Annotated[
         int | None,
         typer.Option(
             "--top-k", metavar="N", min=1, help="Only the N modules that drifted most. [table: 20]"
+        ),
+    ] = None,
+    data: Annotated[
+        bool, typer.Option("--data", help="Compare the datasets instead, row by row.")
+    ] = False,
+    dataset: Annotated[
+        str | None,
+        typer.Option("--dataset", metavar="PATH", help="--data: this dataset, in A and in B."),
+    ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            "--samples",
+            metavar="N",
+            min=0,
+            max=1000,
+            help="--data: rows shown of a kind. [default: 3]",
         ),
     ] = None,
     exit_code: Annotated[
@@ -69,12 +96,23 @@ def diff(
     output: OutputOption = None,
 ) -> int:
     """Compare two adapters: how far each module's update moved, whatever the factors' basis."""
+    if data:
+        _refuse("with --data", {"--adapter": adapter, "--top-k": top_k})
+        from soup_git.commands import datadiff
+
+        shown = datadiff.SAMPLES if samples is None else samples
+        rows = datadiff.data_diff(open_workspace(), a, b, dataset=dataset, samples=shown)
+        show_report(rows, form, as_json, output)
+        return ExitCode.CHECK_FAILED if exit_code and rows.differs else ExitCode.OK
+    _refuse("without --data", {"--dataset": dataset, "--samples": samples is not None})
+    if b is None:
+        raise typer.BadParameter("name two adapters: git soup diff A B")
     from soup_git.commands import diff as command
 
     report = command.diff(open_workspace(), a, b, adapter)
     is_short = not as_json and form in {Page.table, Page.markdown}
-    rows = top_k or (command.ROWS_IN_TABLE if is_short else None)
-    show_report(report if rows is None else report.top(rows), form, as_json, output)
+    longest = top_k or (command.ROWS_IN_TABLE if is_short else None)
+    show_report(report if longest is None else report.top(longest), form, as_json, output)
     return ExitCode.CHECK_FAILED if exit_code and report.differs else ExitCode.OK
 
 

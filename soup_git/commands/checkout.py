@@ -12,35 +12,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from soup_git.commands.fetching import fetch_missing
-from soup_git.core.digests import sha256_hex
 from soup_git.core.lock import LOCK, Lock
+from soup_git.core.lockdiff import Mismatch
 from soup_git.core.manifest import CONFIG, MANIFEST, WEIGHTS, agrees
 from soup_git.core.names import NAME
-from soup_git.core.text import counted, shortened
+from soup_git.core.text import counted
 from soup_git.core.trainconfig import CONFIG_FILE, parse_config_pins
 from soup_git.errors import DriftError, FatalError
 from soup_git.render.report import say
 from soup_git.storage.dvcrepo import POINTER_SUFFIX, Output, walk
 from soup_git.storage.environment import env_hash, environment
 from soup_git.storage.files import target_inside, write_atomically
-from soup_git.storage.pins import base_model_pin, pointer_pin
+from soup_git.storage.lockdrift import lock_mismatches, lock_of, pinned_but
+from soup_git.storage.pins import base_model_pin
 from soup_git.storage.snapshot import DVC_LOCK, Snapshot, inside_folder
 from soup_git.storage.workspace import Workspace
 from soup_git.storage.worktree import Plan, execute, keep, local_changes_error, plan_restore
-
-
-@dataclass(frozen=True)
-class Mismatch:
-    """One thing at a tip that is not what its lock, or its own digest, says."""
-
-    pin: str
-    path: str
-    what: str
-    mend: str = ""
-    """How to get the bytes again, where bytes that are not what they claim are the matter."""
-
-    def line(self) -> str:
-        return f"  {self.pin:<10}{self.path}   {self.what}"
 
 
 def checkout(workspace: Workspace, name: str, *, force: bool) -> None:
@@ -81,10 +68,10 @@ def checkout(workspace: Workspace, name: str, *, force: bool) -> None:
 def write_config(workspace: Workspace, name: str, output: Path, *, force: bool) -> None:
     """Write the locked config of branch `name` to a file, and touch nothing else."""
     snapshot = workspace.at(_tip(workspace, name)[1], label=name)
-    lock, drifted = _lock_of(snapshot)
+    lock, drifted = lock_of(snapshot)
     path = (lock.config_path if lock else None) or CONFIG_FILE
     if lock is not None:
-        drifted = _lock_mismatches(workspace, snapshot, lock)
+        drifted = lock_mismatches(workspace, snapshot, lock)
     if drifted and not force:
         raise _refusal(name, drifted, [])
     write_atomically(output, snapshot.require(path))
@@ -228,19 +215,11 @@ def _git_has(workspace: Workspace, path: str, changed: set[str]) -> bool:
 # -- verifying ------------------------------------------------------------------------------
 
 
-def _lock_of(snapshot: Snapshot) -> tuple[Lock | None, list[Mismatch]]:
-    """The lock, None where there is none; one that contradicts itself is a mismatch of its own."""
-    try:
-        return snapshot.lock, []
-    except FatalError as error:
-        return None, [Mismatch("lock", LOCK, str(error))]
-
-
 def _text_mismatches(workspace: Workspace, snapshot: Snapshot) -> list[Mismatch]:
     """The tip against its own lock, and its manifests against its configs: no weights read."""
-    lock, found = _lock_of(snapshot)
+    lock, found = lock_of(snapshot)
     if lock is not None:
-        found += _lock_mismatches(workspace, snapshot, lock)
+        found += lock_mismatches(workspace, snapshot, lock)
         found += _base_mismatches(workspace, snapshot, lock)
     for folder in snapshot.adapters:
         found += _adapter_mismatches(snapshot, folder)
@@ -276,34 +255,8 @@ def _base_mismatches(workspace: Workspace, snapshot: Snapshot, lock: Lock) -> li
     base = base_model_pin(workspace, lock.base_model, network=False, revision=names.revision)
     if lock.base_model_sha is None or base.digest in {None, lock.base_model_sha}:
         return []
-    what = _pinned_but(lock.base_model_sha, base.digest, "here")
+    what = pinned_but(lock.base_model_sha, base.digest, "here")
     return [Mismatch("base_model", str(lock.base_model), what)]
-
-
-def _lock_mismatches(workspace: Workspace, snapshot: Snapshot, lock: Lock) -> list[Mismatch]:
-    found = []
-    config = lock.config_path or CONFIG_FILE
-    if lock.config_sha is not None:
-        data = snapshot.read(config)
-        actual = sha256_hex(data) if data is not None else None
-        if actual != lock.config_sha:
-            found.append(Mismatch("config", config, _pinned_but(lock.config_sha, actual)))
-    path = lock.dataset_path
-    if path is not None and lock.dataset_sha is not None:
-        pin = pointer_pin(workspace, snapshot, path)
-        if pin.md5 is not None and lock.dataset_md5 is not None and pin.md5 != lock.dataset_md5:
-            what = f"md5:{lock.dataset_md5} pinned, md5:{pin.md5} in {pin.source}"
-            found.append(Mismatch("dataset", path, what))
-        elif pin.digest is not None and pin.digest != lock.dataset_sha:
-            found.append(Mismatch("dataset", path, _pinned_but(lock.dataset_sha, pin.digest)))
-        elif pin.digest is None and pin.md5 is None:
-            found.append(Mismatch("dataset", path, _pinned_but(lock.dataset_sha, None)))
-    return found
-
-
-def _pinned_but(pinned: str, actual: str | None, where: str = "at the tip") -> str:
-    now = f"{shortened(f'sha256:{actual}')} {where}" if actual else f"missing {where}"
-    return f"{shortened(f'sha256:{pinned}')} pinned, {now}"
 
 
 def _object_mismatches(workspace: Workspace, outputs: Iterable[Output]) -> list[Mismatch]:
@@ -367,7 +320,7 @@ def _refusal(name: str, mismatches: Sequence[Mismatch], damaged: Sequence[Mismat
 
 def _notes(workspace: Workspace, snapshot: Snapshot) -> None:
     """What may differ for healthy reasons, or is recorded late: said, never a refusal."""
-    lock, broken = _lock_of(snapshot)
+    lock, broken = lock_of(snapshot)
     if lock is None:
         if not broken:
             say(f"note: {snapshot.label} has no {LOCK}; nothing pins its config and data")
@@ -477,7 +430,7 @@ def _is_ours(workspace: Workspace, path: str) -> bool:
         return True
     if folder in staged.adapters or path.rpartition("/")[2] == ".gitignore":
         return True
-    lock = _lock_of(staged)[0]
+    lock = lock_of(staged)[0]
     pinned = [] if lock is None else [lock.config_path, lock.dataset_path]
     return any(p is not None and (path == p or path.startswith(f"{p}/")) for p in pinned)
 

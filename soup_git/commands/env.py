@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from soup_git.commands.lock import read_lock
 from soup_git.core.lock import LOCK
+from soup_git.core.lockdiff import package_changes
 from soup_git.core.text import shortened
 from soup_git.errors import ExitCode, FatalError
 from soup_git.render.report import Table
@@ -67,20 +68,13 @@ def check(workspace: Workspace) -> tuple[EnvCheckReport, ExitCode]:
     report = EnvCheckReport(
         locked=lock.env_hash,
         actual=env_hash(actual),
-        differences=_differences(dict(lock.env), actual) if lock.env is not None else [],
+        differences=_differences(lock.env, actual) if lock.env is not None else [],
     )
     return report, ExitCode.OK if report.locked == report.actual else ExitCode.DRIFT
 
 
-def _differences(locked: dict[str, Any], actual: dict[str, Any]) -> list[dict[str, Any]]:
-    def flat(env: dict[str, Any]) -> dict[str, str]:
-        named = {key: str(value) for key, value in env.items() if key != "packages"}
-        packages = (str(line).partition("==") for line in env.get("packages", []))
-        return {**named, **{name: version for name, _, version in packages}}
-
-    before, after = flat(locked), flat(actual)
+def _differences(locked: Mapping[str, Any], actual: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
-        {"name": name, "locked": before.get(name), "actual": after.get(name)}
-        for name in sorted({*before, *after})
-        if before.get(name) != after.get(name)
+        {"name": change.name, "locked": change.old, "actual": change.new}
+        for change in package_changes(locked, actual)
     ]

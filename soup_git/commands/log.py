@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from soup_git.core.lock import LOCK
-from soup_git.core.manifest import MANIFEST, WEIGHTS, Manifest, parse_manifest_header
+from soup_git.core.manifest import MANIFEST, WEIGHTS, Manifest
 from soup_git.core.notes import EvalRecord, latest
 from soup_git.core.spec import FolderSpec, RevisionSpec, RunSpec
 from soup_git.core.text import printable
@@ -29,6 +29,7 @@ from soup_git.storage.pathhistory import (
     former_names,
     path_history,
 )
+from soup_git.storage.provenance import manifest_headers, runs_by_weights
 from soup_git.storage.resolver import locate, reading_of
 from soup_git.storage.runs import RUNS
 from soup_git.storage.snapshot import inside_folder
@@ -171,8 +172,8 @@ class _Told:
     def __init__(self, workspace: Workspace, commits: Sequence[CommitFacts]) -> None:
         git = workspace.git
         blobs = {oid for c in commits for change in _manifests(c) for oid in _sides(change)}
-        self._headers = _headers(git, sorted(blobs))
-        self._runs = _runs(git)
+        self._headers = manifest_headers(git, sorted(blobs))
+        self._runs = runs_by_weights(git, RUNS)
         self._pointers = _pointers(git, commits)
         self._refs = decorations(git, _LISTED)
         self._head, self._branch = git.resolve("HEAD"), git.head_branch()
@@ -270,36 +271,6 @@ def _sides(change: FileChange) -> list[str]:
 
 def _folder(path: str) -> str:
     return path.rpartition("/")[0] or "."
-
-
-def _headers(git: GitRepo, blobs: Sequence[str]) -> dict[str, Manifest]:
-    """Blob -> the manifest's header; one that cannot be read is left out."""
-    found = {}
-    for oid, blob in zip(blobs, git.blobs(blobs), strict=True):
-        try:
-            if blob is not None:
-                found[oid] = parse_manifest_header(blob[1], oid)
-        except FatalError:
-            continue  # history may hold a damaged one: its row says what git knows
-    return found
-
-
-def _runs(git: GitRepo) -> dict[str, str]:
-    """md5 of the weights that a run ended with -> the run."""
-    form = "--format=%(refname)%00%(contents:trailers:key=Soup-Adapter,valueonly)"
-    ends = []
-    for line in git.lines("for-each-ref", form, RUNS):
-        ref, mark, folder = line.partition("\0")
-        if mark and folder:
-            ends.append((ref.removeprefix(RUNS), f"{ref}:{inside_folder(folder, MANIFEST)}"))
-    found = {}
-    for (run, _), blob in zip(ends, git.blobs(name for _, name in ends), strict=True):
-        try:
-            if blob is not None:
-                found[parse_manifest_header(blob[1], run).weights_md5] = run
-        except FatalError:
-            continue
-    return found
 
 
 def _pointers(git: GitRepo, commits: Sequence[CommitFacts]) -> set[tuple[str, str]]:

@@ -24,6 +24,7 @@ class ConfigPins:
     revision: str | None = None
     chat_template: str | None = None
     trust_remote_code: bool = False
+    validation: str | None = None
 
 
 def parse_config_pins(data: bytes, where: str) -> ConfigPins:
@@ -51,6 +52,7 @@ def parse_config_pins(data: bytes, where: str) -> ConfigPins:
         revision=_text(raw, "revision"),
         chat_template=_text(_section(raw, "data"), "chat_template"),
         trust_remote_code=raw.get("trust_remote_code") is True,
+        validation=_text(_section(raw, "data"), "validation"),
     )
 
 

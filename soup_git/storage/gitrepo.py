@@ -23,6 +23,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 from soup_git.core.text import printable
 from soup_git.errors import FatalError
@@ -345,6 +346,17 @@ class GitRepo:
     def blob(self, name: str) -> bytes | None:
         found = next(iter(self.blobs([name])))
         return None if found is None else found[1]
+
+    def blob_into(self, oid: str, file: BinaryIO) -> None:
+        """Write a blob that is too large to hold to a real file, from its position on."""
+        file.flush()
+        done = subprocess.run(
+            [_git(), "-C", str(self.root), "cat-file", "blob", oid],
+            stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.PIPE,
+            check=False, env=_environment(None),
+        )  # fmt: skip
+        if done.returncode:
+            raise self._failure(["cat-file"], done, "git fsck")
 
     def notes_tree(self, revision: str) -> Iterator[tuple[str, str]]:
         """(noted object, blob of its note) for every note of a notes ref or commit.

@@ -62,7 +62,9 @@ class PathHistory:
     drawn: list[DrawnLine]
 
 
-_TRAILERS = ("Soup-Config", "Soup-Run", "Soup-Step")
+PINNED = ("Soup-Config", "Soup-Dataset", "Soup-Base-Model", "Soup-Version")
+"""The trailers that repeat what a commit of `git soup branch` pins."""
+_TRAILERS = (*PINNED, "Soup-Run", "Soup-Step")
 
 
 def path_history(

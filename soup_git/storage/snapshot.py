@@ -32,7 +32,7 @@ class Snapshot:
         self.label = label
         self.entries = entries
         """Path -> blob id."""
-        self._on_disk = on_disk
+        self.is_on_disk = on_disk
 
     def where(self, path: str) -> str:
         return f"{self.label}:{path}" if self.label else path
@@ -41,7 +41,7 @@ class Snapshot:
         return next(iter(self.read_all([path])))
 
     def read_all(self, paths: Iterable[str]) -> Iterable[bytes | None]:
-        if self._on_disk:
+        if self.is_on_disk:
             return (bytes_of(self._workspace.root / path) for path in paths)
         ids = [self.entries.get(path) for path in paths]
         found = iter(self._workspace.git.blobs(oid for oid in ids if oid is not None))
@@ -82,7 +82,7 @@ class Snapshot:
 
     @cached_property
     def lock(self) -> Lock | None:
-        data = self.read(LOCK) if LOCK in self.entries or self._on_disk else None
+        data = self.read(LOCK) if LOCK in self.entries or self.is_on_disk else None
         return None if data is None else parse_lock(data, self.where(LOCK))
 
     def manifest(self, folder: str) -> Manifest:

@@ -85,6 +85,8 @@ def test_a_json_file_is_a_list_and_errors_name_the_line_of_the_row(tmp_path: Pat
         ('[{"text": "a"}] x', "rows:1: not JSON: text after the list"),
         ('[{"text": "a"},\n{"text": }]', "rows:2: not JSON"),
         ('[{"text": NaN}]', "rows:1: NaN is not a JSON number"),
+        ('[{"text": 1e999}]', "too large for a number"),
+        (f'[{{"text": {"9" * 5000}}}]', "a number of thousands of digits"),
         ("[" * 100_000, "rows:1:"),
         ("[]", "rows has no rows"),
         ("", "rows has no rows"),
