@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from soup_git.commands.diff import ROWS_IN_TABLE, bar, common_prefix, natural, place
+from soup_git.commands.diff import ROWS_IN_TABLE
 from soup_git.commands.eval import EvalRequest, Named, opened
+from soup_git.core.drift import bar, common_prefix, natural, place
 from soup_git.core.durations import parse_budget, spoken
 from soup_git.errors import FatalError
 from soup_git.render.heatmap import HeatMap

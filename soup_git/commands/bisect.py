@@ -18,7 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from soup_git.commands.diff import bar
 from soup_git.core.bisection import (
     Answer,
     Contradiction,
@@ -29,6 +28,7 @@ from soup_git.core.bisection import (
     most_probes,
 )
 from soup_git.core.bisectlog import Log, Question, Told, parse_log
+from soup_git.core.drift import bar
 from soup_git.core.durations import parse_budget, parse_duration, spoken
 from soup_git.core.text import canonical_json, counted
 from soup_git.errors import ExitCode, FatalError

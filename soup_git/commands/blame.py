@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import ClassVar
 
-from soup_git.commands.diff import change_of, common_prefix, percent
+from soup_git.commands.diff import change_of
 from soup_git.core.adapter import module_of, parse_adapter_config
+from soup_git.core.drift import common_prefix, percent
 from soup_git.core.manifest import CONFIG, MANIFEST, Manifest, parse_manifest
 from soup_git.core.modulegroups import grouped
 from soup_git.errors import FatalError

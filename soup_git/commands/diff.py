@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import takewhile
 from typing import TYPE_CHECKING, ClassVar
 
 from soup_git.commands.fetching import with_weights
 from soup_git.core.adapter import module_of
+from soup_git.core.drift import (
+    DriftSummary,
+    LayerDrift,
+    cosine_of,
+    ratio,
+)
 from soup_git.errors import FatalError
+from soup_git.render.drift import drift_map, drift_table, moved
 from soup_git.render.heatmap import HeatMap
 from soup_git.render.report import Table
 from soup_git.storage.resolver import Adapter
@@ -26,44 +31,6 @@ if TYPE_CHECKING:
 ROWS_IN_TABLE = 20
 _WORKERS = 2
 _SHARE = 8  # modules that a worker takes at once
-_LAYER = re.compile(r"(?P<layer>(?:.*?\.)?\d+)\.(?P<module>.+)")
-
-
-@dataclass(frozen=True)
-class LayerDrift:
-    """One module: D is ΔW_b − ΔW_a. None where a number is not defined."""
-
-    module: str
-    status: str
-    """`changed`, `same`, `added` (only in b) or `removed` (only in a)."""
-    frobenius: float
-    relative_drift: float | None
-    cosine: float | None
-    rank_a: int | None
-    rank_b: int | None
-    effective_rank_a: float | None
-    effective_rank_b: float | None
-    effective_rank_delta: float | None
-
-
-@dataclass(frozen=True)
-class DriftSummary:
-    a: str
-    b: str
-    base_a: str | None
-    base_b: str | None
-    equal: bool
-    modules: int
-    changed: int
-    same: int
-    added: int
-    removed: int
-    norm_a: float | None
-    norm_b: float | None
-    frobenius: float
-    relative_drift: float | None
-    cosine: float | None
-    notes: list[str]
 
 
 @dataclass(frozen=True)
@@ -90,53 +57,16 @@ class DriftReport:
         if s.equal:
             return [self.title, f"the same adapter: {s.modules} modules, equal weights and config"]
         differ = s.changed + s.added + s.removed
-        hidden = differ - len(self._moved)
+        hidden = differ - len(moved(self.layers))
         more = f"… {hidden} more (--top-k {differ}; --format html for the map)" if hidden else ""
-        return [f"{self.title}   base {base}   {self.counts}", self.table(more), *s.notes]
+        return [f"{self.title}   base {base}   {s.counts}", self.table(more), *s.notes]
 
     def table(self, more: str) -> Table:
         """A row per module that differs, and the total; `more` says below what is left out."""
-        s = self.summary
-        total = ("total", percent(s.relative_drift), number(s.frobenius), _cosine(s.cosine), "", "")
-        header = ("module", "drift>", "‖Δ‖>", "cos>", "rank used", "")
-        return Table(header, [*self._rows(), total], after=more)
-
-    @property
-    def counts(self) -> str:
-        """`196 modules, 31 changed`, and how many are on one side only."""
-        s = self.summary
-        words = [f"{s.modules} module{'s' if s.modules != 1 else ''}", f"{s.changed} changed"]
-        words += [f"{n} {word}" for n, word in ((s.added, "added"), (s.removed, "removed")) if n]
-        return ", ".join(words)
-
-    @property
-    def _moved(self) -> list[LayerDrift]:
-        """A table is read for what changed; how many did not is in its first line."""
-        return [layer for layer in self.layers if layer.status != "same"]
-
-    def _rows(self) -> list[tuple[str, ...]]:
-        prefix = common_prefix([layer.module for layer in self.layers])
-        worst = max((layer.relative_drift or 0.0 for layer in self.layers), default=0.0)
-        return [
-            (
-                layer.module.removeprefix(prefix),
-                layer.status if layer.status in {"added", "removed"} else percent(layer.relative_drift),
-                number(layer.frobenius),
-                _cosine(layer.cosine),
-                _rank_used(layer),
-                bar((layer.relative_drift or 0.0) / worst if worst else 0.0),
-            )
-            for layer in self._moved
-        ]  # fmt: skip
+        return drift_table(self.layers, self.summary, more)
 
     def heat_maps(self) -> list[HeatMap]:
-        """Layers down, modules across, drift as colour."""
-        cells = {place(x.module): (x.relative_drift, _cell(x)) for x in self.layers}
-        if self.summary.equal:
-            return []
-        rows = sorted({row for row, _ in cells}, key=natural)
-        columns = sorted({column for _, column in cells})
-        return [HeatMap("relative drift, ‖ΔW_b − ΔW_a‖ / ‖ΔW_a‖", rows, columns, cells)]
+        return [] if self.summary.equal else [drift_map(self.layers)]
 
     def top(self, count: int) -> DriftReport:
         """The `count` modules that drifted most; the summary stays the whole adapter's."""
@@ -333,76 +263,3 @@ def _summary(
         False, len(found), status["changed"], status["same"], status["added"], status["removed"],
         norm_a, norm_b, total, ratio(total, norm_a), cosine_of(inner, norm_a, norm_b), notes,
     )  # fmt: skip
-
-
-def ratio(difference: float, norm: float) -> float | None:
-    """‖D‖/‖ΔW_a‖: 0 where both are zero, None where only ΔW_a is."""
-    if norm > 0.0:
-        return difference / norm
-    return 0.0 if difference == 0.0 else None
-
-
-def cosine_of(inner: float, norm_a: float, norm_b: float) -> float | None:
-    if not norm_a or not norm_b:
-        return None
-    return max(-1.0, min(1.0, inner / norm_a / norm_b))
-
-
-# -- how it is written ------------------------------------------------------------------------
-
-
-def percent(value: float | None) -> str:
-    """A share of 1 with three digits: `41.2 %`, `0.00031 %`, `–` where undefined."""
-    return "–" if value is None else f"{number(100 * value)} %"
-
-
-def number(value: float) -> str:
-    """Three to four digits, however small: a drift of 1e-7 does not print as 0."""
-    if value == 0.0 or 1e-3 <= abs(value) < 1e5:
-        return f"{value:.4f}" if 0.0 < abs(value) < 10 else f"{value:.1f}" if value else "0"
-    return f"{value:.2e}"
-
-
-def _cosine(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
-def _rank_used(layer: LayerDrift) -> str:
-    if layer.effective_rank_delta is None:
-        return ""
-    # D is a sum of two updates: its rank can be the sum of theirs.
-    return f"{layer.effective_rank_delta:.1f} of {(layer.rank_a or 0) + (layer.rank_b or 0)}"
-
-
-def bar(share: float) -> str:
-    """A bar of up to 8 cells, an eighth of a cell fine."""
-    eighths = round(max(0.0, min(1.0, share)) * 64)
-    return "█" * (eighths // 8) + ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")[eighths % 8]
-
-
-def common_prefix(names: Sequence[str]) -> str:
-    """What all names share before the list of layers: a table may drop it, never a layer."""
-    first, last = (min(names), max(names)) if len(names) > 1 else ("", "")
-    shared = "".join(
-        x for x, _ in takewhile(lambda p: p[0] == p[1], zip(first, last, strict=False))
-    )
-    parts = shared[: shared.rfind(".") + 1].split(".")
-    numbered = next((i for i, part in enumerate(first.split(".")) if part.isdigit()), len(parts))
-    return "".join(f"{part}." for part in parts[: min(len(parts) - 1, max(numbered - 1, 0))])
-
-
-def place(module: str) -> tuple[str, str]:
-    """(row, column) of a module in the heat map: its layer, and what it is in there."""
-    found = _LAYER.fullmatch(module)
-    return (found["layer"], found["module"]) if found else ("", module)
-
-
-def natural(row: str) -> list[tuple[int, int | str]]:
-    """Layer 10 after layer 9."""
-    return [(0, int(p)) if p.isdigit() else (1, p) for p in re.split(r"(\d+)", row) if p]
-
-
-def _cell(layer: LayerDrift) -> str:
-    if layer.status in {"added", "removed"}:
-        return layer.status
-    return percent(layer.relative_drift)
