@@ -66,13 +66,18 @@ def verify(
         ),
     ] = None,
     adapter: AdapterOption = None,
+    no_note: Annotated[
+        bool, typer.Option("--no-note", help="Write no note of the verdict on the commit.")
+    ] = False,
     form: FormatOption = Format.table,
     as_json: JsonOption = False,
 ) -> int:
     """Rebuild the adapter of REV from its lock, or its recipe, and compare digests."""
     from soup_git.commands import verify as command
 
-    report, code = command.verify(open_workspace(), revision, tolerance, adapter)
+    report, code = command.verify(
+        open_workspace(), revision, tolerance, adapter, write_note=not no_note
+    )
     show_report(report, form, as_json)
     return code
 

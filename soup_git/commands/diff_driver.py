@@ -196,7 +196,9 @@ def _computed(change: Change, before: Manifest, after: Manifest, git: GitRepo) -
     more = f"… {hidden} more (git soup diff A B --top-k N; --format html for the map)"
     table = report.top(ROWS_IN_TABLE).table(more if hidden > 0 else "")
     lines = [*table_text(table).splitlines(), *map(printable, report.summary.notes)]
-    return "".join(f"{line}\n" for line in [report.summary.counts, *(f"  {line}" for line in lines)])
+    return "".join(
+        f"{line}\n" for line in [report.summary.counts, *(f"  {line}" for line in lines)]
+    )
 
 
 def _adapter(workspace: Workspace, side: Side, manifest: Manifest) -> Adapter:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from soup_git.commands.fetching import with_weights
-from soup_git.core.notes import Baseline, EvalRecord, Metric
+from soup_git.core.notes import Baseline, EvalRecord, Gap, Metric
 from soup_git.core.trainconfig import CONFIG_FILE, ConfigPins, parse_config_pins
 from soup_git.errors import FatalError
 from soup_git.render.heatmap import HeatMap
@@ -400,11 +400,6 @@ def _write_notes(
 ) -> None:
     """A record for each adapter that a commit holds; equal scores are not noted twice."""
     now = datetime.now(UTC).replace(microsecond=0).isoformat()
-    other, results_of_other = against
-    baseline = None
-    if other is not None and results_of_other:
-        md5 = other.adapter.manifest.weights_md5 if other.adapter else None
-        baseline = Baseline(md5, _metrics(results_of_other))
     by_commit: dict[str, list[EvalRecord]] = {}
     for one, results in found:
         where = _committed(workspace, one.adapter) if one.adapter else None
@@ -412,6 +407,7 @@ def _write_notes(
         if where is None or one.adapter is None or not metrics:
             continue
         commit, path = where
+        baseline = _baseline(against, results)
         record = EvalRecord(
             path, one.adapter.manifest.weights_md5, suite_path, suite.sha256, metrics, now, baseline
         )
@@ -422,6 +418,23 @@ def _write_notes(
         if fresh:
             note(workspace, commit, fresh)
             say(f"noted on {commit[:10]}: git notes --ref=soup show {commit[:10]}")
+
+
+def _baseline(
+    against: tuple[Named | None, Sequence[TaskResult] | None], results: Sequence[TaskResult]
+) -> Baseline | None:
+    other, before = against
+    if other is None or not before:
+        return None
+    others = {result.name: result for result in before}
+    gaps = {r.name: r.against(others[r.name]) for r in results if r.name in others}
+    differences = {
+        name: Gap(gap.value, gap.stderr, gap.low, gap.high)
+        for name, gap in gaps.items()
+        if gap is not None
+    }
+    md5 = other.adapter.manifest.weights_md5 if other.adapter else None
+    return Baseline(md5, _metrics(before), differences)
 
 
 def _committed(workspace: Workspace, adapter: Adapter) -> tuple[str, str] | None:

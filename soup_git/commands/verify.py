@@ -6,7 +6,8 @@ import contextlib
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
@@ -17,8 +18,10 @@ from soup_git.core.lock import Lock
 from soup_git.core.manifest import CONFIG, MANIFEST, WEIGHTS, Manifest
 from soup_git.core.threeway import has_origin
 from soup_git.core.trainconfig import CONFIG_FILE, ConfigPins, parse_config_pins
+from soup_git.core.verification import Verification, parse_verifications
 from soup_git.errors import DriftError, ExitCode, FatalError
 from soup_git.render.report import Table, say
+from soup_git.storage.notes import note, read_lines
 from soup_git.storage.snapshot import Snapshot, inside_folder
 from soup_git.storage.workspace import Workspace
 from soup_git.storage.worktree import restore_output
@@ -53,10 +56,39 @@ class VerifyReport:
 
 
 def verify(
-    workspace: Workspace, revision: str, tolerance: float | None, adapter: str | None = None
+    workspace: Workspace,
+    revision: str,
+    tolerance: float | None,
+    adapter: str | None = None,
+    *,
+    write_note: bool = True,
 ) -> tuple[VerifyReport, ExitCode]:
     """Make an adapter of `revision` again from what it pins; exit 0 only for the same one."""
     commit = workspace.git.commit(revision)
+    report, code = _verified(workspace, commit, revision, tolerance, adapter)
+    if write_note:
+        _write_note(workspace, commit, report, tolerance)
+    return report, code
+
+
+def _write_note(
+    workspace: Workspace, commit: str, report: VerifyReport, tolerance: float | None
+) -> None:
+    """The verdict, where reviewers of the commit look for it; the same one is not noted twice."""
+    now = datetime.now(UTC).replace(microsecond=0).isoformat()
+    found = Verification(
+        report.adapter, report.verdict, report.expected_md5, report.rebuilt_md5, now,
+        tolerance if report.verdict == "equivalent" else None, report.largest_relative_difference,
+    )  # fmt: skip
+    there = read_lines(workspace.git, [commit], parse_verifications).get(commit, [])
+    if all(replace(one, at=now) != found for one in there):
+        note(workspace, commit, [found])
+        say(f"noted on {commit[:10]}: git notes --ref=soup show {commit[:10]}")
+
+
+def _verified(
+    workspace: Workspace, commit: str, revision: str, tolerance: float | None, adapter: str | None
+) -> tuple[VerifyReport, ExitCode]:
     snapshot = workspace.at(commit, label=revision)
     folder = _adapter_of(snapshot, adapter)
     expected = snapshot.manifest(folder)
@@ -125,6 +157,15 @@ def _adapter_of(snapshot: Snapshot, named: str | None) -> str:
         if snapshot.adapters
         else "git soup train makes one",
     )
+
+
+def is_rebuildable(snapshot: Snapshot, folder: str) -> bool:
+    """Whether the revision says what its adapter at `folder` is made of: a recipe, or a lock."""
+    if snapshot.manifest(folder).is_merged:
+        return True
+    lock = snapshot.lock
+    data = snapshot.read(lock.config_path or CONFIG_FILE) if lock is not None else None
+    return data is not None and folder == _output(parse_config_pins(data, CONFIG_FILE))
 
 
 def _output(names: ConfigPins) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -39,11 +39,24 @@ class Metric:
 
 
 @dataclass(frozen=True)
+class Gap:
+    """Candidate minus baseline on the same rows: the pairs have less noise than two values."""
+
+    value: float
+    stderr: float | None
+    low: float | None
+    """The 95% interval."""
+    high: float | None
+
+
+@dataclass(frozen=True)
 class Baseline:
     """What a record was compared with; `weights` None is the base model alone."""
 
     weights: str | None
     metrics: Mapping[str, Metric]
+    differences: Mapping[str, Gap] = field(default_factory=dict)
+    """Of the metrics that both sides have, where the rows were paired."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +88,7 @@ class EvalRecord:
             "at": self.at,
         }
         if self.baseline is not None:
-            metrics = _metrics_body(self.baseline.metrics)
-            body["baseline"] = {"weights": self.baseline.weights, "metrics": metrics}
+            body["baseline"] = _baseline_body(self.baseline)
         if _record(body) is None:
             raise FatalError(
                 f"these results cannot be noted: {self.adapter} on {self.suite}",
@@ -94,9 +106,7 @@ class EvalRecord:
 def parse_note(data: bytes) -> list[EvalRecord]:
     """The records in a note, oldest first; lines that are not ours are passed over."""
     found: dict[str, EvalRecord] = {}
-    for line in data.split(b"\n"):
-        if not line.startswith(b"{") or len(line) > MAX_LINE_BYTES:
-            continue
+    for line in note_lines(data):
         try:
             body = json.loads(line)
         except (ValueError, RecursionError):
@@ -104,11 +114,18 @@ def parse_note(data: bytes) -> list[EvalRecord]:
         record = _record(body)
         if record is not None:
             found[record.line()] = record
-    return sorted(found.values(), key=lambda record: (_moment(record.at), record.line()))
+    return sorted(found.values(), key=lambda record: (moment(record.at), record.line()))
+
+
+def note_lines(data: bytes) -> Iterator[bytes]:
+    """The lines of a note that can be records of ours."""
+    for line in data.split(b"\n"):
+        if line.startswith(b"{") and len(line) <= MAX_LINE_BYTES:
+            yield line
 
 
 def latest(records: Iterable[EvalRecord]) -> EvalRecord | None:
-    return max(records, key=lambda record: (_moment(record.at), record.line()), default=None)
+    return max(records, key=lambda record: (moment(record.at), record.line()), default=None)
 
 
 def _record(body: Any) -> EvalRecord | None:
@@ -124,7 +141,7 @@ def _record(body: Any) -> EvalRecord | None:
         MD5_HEX.fullmatch(weights)
         and SHA256_HEX.fullmatch(suite_sha)
         and metrics
-        and _moment(at)
+        and moment(at)
         and (baseline is not None or body.get("baseline") is None)
     )
     if not fits or metrics is None:
@@ -137,7 +154,37 @@ def _baseline(body: Any) -> Baseline | None:
         return None
     weights, metrics = body.get("weights"), _metrics(body.get("metrics"))
     is_md5 = weights is None or (isinstance(weights, str) and MD5_HEX.fullmatch(weights))
-    return Baseline(weights, metrics) if is_md5 and metrics is not None else None
+    differences = _differences(body.get("differences", {}))
+    if not is_md5 or metrics is None or differences is None:
+        return None
+    return Baseline(weights, metrics, differences)
+
+
+def _differences(body: Any) -> dict[str, Gap] | None:
+    if not isinstance(body, dict):
+        return None
+    found = {}
+    for name, item in sorted(body.items()):
+        if not name or not isinstance(item, dict) or not _is_number(item.get("value")):
+            return None
+        others = [item.get(key) for key in ("stderr", "low", "high")]
+        if not all(other is None or _is_number(other) for other in others):
+            return None
+        stderr, low, high = (None if other is None else float(other) for other in others)
+        if (stderr is not None and stderr < 0) or (low is None) != (high is None):
+            return None
+        found[name] = Gap(float(item["value"]), stderr, low, high)
+    return found
+
+
+def _baseline_body(baseline: Baseline) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "weights": baseline.weights,
+        "metrics": _metrics_body(baseline.metrics),
+    }
+    if baseline.differences:
+        body["differences"] = {name: vars(gap) for name, gap in baseline.differences.items()}
+    return body
 
 
 def _metrics(body: Any) -> dict[str, Metric] | None:
@@ -176,7 +223,7 @@ def _is_number(value: Any) -> bool:
         return False
 
 
-def _moment(at: str) -> float:
+def moment(at: str) -> float:
     """Seconds since 1970; 0 for what is no date, and for dates without an offset from UTC."""
     try:
         moment = datetime.fromisoformat(at)

@@ -6,14 +6,42 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Protocol, Self, TypeVar
 
-from soup_git.evaluation.results import TaskResult, by_name
 from soup_git.evaluation.statistics import CONFIDENCE, EXP_MEAN, Difference
 from soup_git.evaluation.suite import Threshold
 
 OK, WARNING, FAILED = "ok", "warning", "failed"
 NO_REGRESSION = Threshold(max_drop=0)
 """What a score without a threshold is held to where there is a baseline."""
+
+
+class Measured(Protocol):
+    """One score, as a run gives it or as a note tells it."""
+
+    @property
+    def name(self) -> str:
+        """`TASK.SCORE`."""
+        ...
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def higher_is_better(self) -> bool: ...
+
+    @property
+    def value(self) -> float | None: ...
+
+    @property
+    def stderr(self) -> float | None: ...
+
+    def against(self, baseline: Self) -> Difference | None:
+        """This minus the baseline."""
+        ...
+
+
+M = TypeVar("M", bound=Measured)
 
 
 @dataclass(frozen=True)
@@ -35,12 +63,12 @@ class Decision:
 
 
 def decide(
-    results: Sequence[TaskResult],
-    baseline: Sequence[TaskResult] | None,
+    results: Sequence[M],
+    baseline: Sequence[M] | None,
     thresholds: Mapping[str, Threshold],
 ) -> list[Decision]:
     """A decision per threshold, in the order of the scores; then those of scores that are missing."""
-    others = by_name(baseline or ())
+    others = {result.name: result for result in baseline or ()}
     found: list[Decision] = []
     for result in results:
         threshold = thresholds.get(result.name)
@@ -58,9 +86,7 @@ def decide(
     return found
 
 
-def _of_result(
-    result: TaskResult, baseline: TaskResult | None, threshold: Threshold
-) -> list[Decision]:
+def _of_result(result: M, baseline: M | None, threshold: Threshold) -> list[Decision]:
     if result.value is None:
         why = "no row could be scored"
         return [Decision(result.name, FAILED, None, None, None, None, None, None, "", why)]
@@ -73,7 +99,7 @@ def _of_result(
     return found
 
 
-def _of_bound(result: TaskResult, bound: float, sign: float, allowed: str) -> Decision:
+def _of_bound(result: Measured, bound: float, sign: float, allowed: str) -> Decision:
     value = result.value or 0.0
     missing = sign * (bound - value)
     noise = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2) * (
@@ -87,7 +113,7 @@ def _of_bound(result: TaskResult, bound: float, sign: float, allowed: str) -> De
     )
 
 
-def _of_drop(result: TaskResult, baseline: TaskResult | None, max_drop: float | str) -> Decision:
+def _of_drop(result: M, baseline: M | None, max_drop: float | str) -> Decision:
     gap = result.against(baseline) if baseline is not None else None
     if baseline is None or baseline.value is None or gap is None:
         why = "the baseline has no such score to compare with"

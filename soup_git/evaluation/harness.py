@@ -10,7 +10,7 @@ from soup_git.evaluation.results import TaskResult
 from soup_git.evaluation.statistics import Row
 from soup_git.evaluation.suite import Task
 
-_LOWER_IS_BETTER = (
+LOWER_IS_BETTER = (
     "perplexity",
     "byte_perplexity",
     "word_perplexity",
@@ -81,7 +81,7 @@ def _results(task: Task, subtask: str, samples: list[dict[str, Any]]) -> list[Ta
                 task.name,
                 prefix + score,
                 tuple(rows),
-                higher_is_better=score not in _LOWER_IS_BETTER,
+                higher_is_better=score not in LOWER_IS_BETTER,
                 binary=values <= {0.0, 1.0},
                 failures={"the harness gave no number": missing} if missing else {},
             )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from soup_git.core.manifest import MANIFEST
 from soup_git.core.notes import EvalRecord, parse_note
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from soup_git.storage.workspace import Workspace
 
 NOTES = "refs/notes/soup"
+T = TypeVar("T")
 _FLAT = 256
 """As many notes lie side by side in the tree; more go into folders by their first byte."""
 _PATIENCE_SECONDS = 30.0
@@ -31,19 +32,37 @@ _PATIENCE_SECONDS = 30.0
 def read_notes(
     git: GitRepo, objects: Iterable[str], ref: str = NOTES
 ) -> dict[str, list[EvalRecord]]:
-    """Object id -> its records, oldest first; objects without any are left out.
+    """Object id -> its evaluations, oldest first; objects without any are left out.
 
     However many are asked for, the answers come from the one `git cat-file --batch` of this
     process.
     """
+    return read_lines(git, objects, parse_note, ref)
+
+
+def read_lines(
+    git: GitRepo, objects: Iterable[str], parse: Callable[[bytes], list[T]], ref: str = NOTES
+) -> dict[str, list[T]]:
+    """As `read_notes`, of the lines that `parse` takes from a note."""
     wanted = set(objects)
     found = {oid: blob for oid, blob in git.notes_tree(ref) if oid in wanted}
     blobs = git.blobs(found.values())
-    parsed = {oid: parse_note(blob[1]) for oid, blob in zip(found, blobs, strict=True) if blob}
+    parsed = {oid: parse(blob[1]) for oid, blob in zip(found, blobs, strict=True) if blob}
     return {oid: records for oid, records in parsed.items() if records}
 
 
-def note(workspace: Workspace, commit: str, records: Sequence[EvalRecord]) -> None:
+class Record(Protocol):
+    """What is found out about one adapter of a commit."""
+
+    @property
+    def adapter(self) -> str:
+        """Its path in the repository."""
+        ...
+
+    def line(self) -> str: ...
+
+
+def note(workspace: Workspace, commit: str, records: Sequence[Record]) -> None:
     """Note results on a commit and on the manifests that it has for their adapters."""
     git = workspace.git
     paths = [f"{commit}:{inside_folder(record.adapter, MANIFEST)}" for record in records]
