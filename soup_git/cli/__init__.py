@@ -7,7 +7,7 @@ verbs, so that no verb pays for what another one needs.
 # ruff: isort: skip_file
 # Imported in the order in which the help lists their verbs.
 from soup_git.cli import workspace, branches, history, sharing, training, evaluation
-from soup_git.cli import bisect, arithmetic, lock
+from soup_git.cli import bisect, arithmetic, review, lock
 from soup_git.cli.app import command_tree, run
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "evaluation",
     "history",
     "lock",
+    "review",
     "run",
     "sharing",
     "training",

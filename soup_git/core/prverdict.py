@@ -77,11 +77,10 @@ def _how_much(metric: MetricDelta) -> str:
 def _lock_doubts(lock: LockState) -> Iterator[Reason]:
     if lock.state == "missing":
         yield Reason("no soup.lock pins its inputs")
-    for pin in lock.pins:
-        if pin.state == "drifted":
-            yield Reason(f"{pin.pin} drifted from soup.lock")
-        elif pin.state == "not pinned":
-            yield Reason(f"{pin.pin} is not pinned")
+    for pin in dict.fromkeys(mismatch.pin for mismatch in lock.drift):
+        yield Reason(f"{pin} drifted from soup.lock")
+    for pin in lock.not_pinned:
+        yield Reason(f"{pin} is not pinned")
     for path in lock.strays:
         yield Reason("has other weights than soup.lock names", path)
 

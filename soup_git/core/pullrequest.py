@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
+from soup_git.core.configdiff import ConfigChange
 from soup_git.core.digests import sha256_hex
 from soup_git.core.drift import DriftSummary, LayerDrift
+from soup_git.core.lockdiff import LockDiff, Mismatch
 from soup_git.core.names import check_name
+from soup_git.core.rowdiff import DatasetDiff
 
 READY = "ready"
 STOP = "do not merge"
@@ -156,57 +159,28 @@ class AdapterChange:
 
 
 @dataclass(frozen=True)
-class PinState:
-    """One pin of head's soup.lock against head's own files."""
-
-    pin: str
-    state: str
-    """ok, drifted, not pinned, unknown, differs."""
-    line: str
-
-
-@dataclass(frozen=True)
 class LockState:
+    """Head's soup.lock against head's own files, as far as git speed can tell."""
+
     state: str
     """holds, drifted, not pinned (in part), or missing."""
-    pins: list[PinState]
+    drift: list[Mismatch]
+    not_pinned: list[str]
     strays: list[str]
     """Adapters whose weights are not those that the lock names."""
 
 
 @dataclass(frozen=True)
-class Change:
-    """One key of a config or a lock; None where a side has none."""
-
-    key: str
-    old: str | None
-    new: str | None
-
-
-@dataclass(frozen=True)
-class DatasetChange:
-    """Rows of one dataset, compared by their digests."""
-
-    path: str
-    rows_before: int | None
-    rows: int | None
-    added: int
-    removed: int
-    changed: int
-    added_rows: list[str]
-    """A few of them, as text."""
-    removed_rows: list[str]
-    changed_rows: list[tuple[str, str]]
-    unknown: str = ""
-    """Why it could not be compared."""
-
-
-@dataclass(frozen=True)
 class Commit:
+    """One commit that touched an adapter, the config, the data or the lock."""
+
     commit: str
     author: str
     date: str
     subject: str
+    touched: list[str]
+    runs: list[str]
+    """The training runs that made its adapters."""
     trailers: dict[str, str]
 
 
@@ -229,13 +203,14 @@ class PullRequest:
     commits: int
     adapters: list[AdapterChange]
     lock: LockState
-    config_changes: list[Change]
-    lock_changes: list[Change]
-    datasets: list[DatasetChange]
+    config_changes: list[ConfigChange]
+    lock_changes: LockDiff
+    datasets: list[DatasetDiff]
+    datasets_unknown: str
+    """Why the datasets could not be compared."""
     lineage: list[Commit]
     reproduce: list[str]
     """Commands, in order."""
-    remarks: list[str] = field(default_factory=list)
 
     @property
     def ref(self) -> str:

@@ -13,13 +13,13 @@ from soup_git.render.barchart import Bars, svg
 from soup_git.render.heatmap import HeatMap
 from soup_git.render.report import Report, Table
 
-_STEPS = 9
+STEPS = 9
 # One hue for a sign, lightness for the size: readable without colour vision, and printed.
-_LIGHT = ("#fff7ec", "#fee8c8", "#fdd49e", "#fdbb84", "#fc8d59", "#ef6548", "#d7301f", "#b30000", "#7f0000")  # fmt: skip
-_DARK = ("#1c1512", "#33190f", "#4f1f0e", "#702a10", "#943714", "#ba471b", "#df5d2b", "#fb8454", "#ffb894")  # fmt: skip
+LIGHT = ("#fff7ec", "#fee8c8", "#fdd49e", "#fdbb84", "#fc8d59", "#ef6548", "#d7301f", "#b30000", "#7f0000")  # fmt: skip
+DARK = ("#1c1512", "#33190f", "#4f1f0e", "#702a10", "#943714", "#ba471b", "#df5d2b", "#fb8454", "#ffb894")  # fmt: skip
 # Below 0.
-_LIGHT_BELOW = ("#f7fbff", "#deebf7", "#c6dbef", "#9ecae1", "#6baed6", "#4292c6", "#2171b5", "#08519c", "#08306b")  # fmt: skip
-_DARK_BELOW = ("#11161c", "#0e2033", "#0d2f4f", "#104070", "#165494", "#1d6bba", "#2f87df", "#58a6fb", "#99ccff")  # fmt: skip
+LIGHT_BELOW = ("#f7fbff", "#deebf7", "#c6dbef", "#9ecae1", "#6baed6", "#4292c6", "#2171b5", "#08519c", "#08306b")  # fmt: skip
+DARK_BELOW = ("#11161c", "#0e2033", "#0d2f4f", "#104070", "#165494", "#1d6bba", "#2f87df", "#58a6fb", "#99ccff")  # fmt: skip
 
 
 @runtime_checkable
@@ -48,7 +48,7 @@ class HasCharts(Protocol):
 
 def as_html(report: Report) -> str:
     """The report's pictures, where it has some, then its tables."""
-    title, maps, style = "git soup", [], _style()
+    title, maps, style = "git soup", [], base_style()
     if isinstance(report, HasHeatMaps):
         title, maps = report.title, [heat_map(found) for found in report.heat_maps()]
     if isinstance(report, HasBars):
@@ -57,47 +57,56 @@ def as_html(report: Report) -> str:
         charts = [_figure(found) for found in report.charts()]
         title, maps, style = report.title, maps + charts, style + (chart.STYLE if charts else "")
     parts = [
-        f"<p>{_text(part)}</p>" if isinstance(part, str) else _table(part)
+        f"<p>{text_of(part)}</p>" if isinstance(part, str) else table(part)
         for part in report.tables()
     ]
-    body = "\n".join([*maps, *parts])
+    return page(title, f"<h1>{text_of(title)}</h1>\n" + "\n".join([*maps, *parts]), style)
+
+
+def page(title: str, body: str, style: str) -> str:
+    """A whole document around a body: nothing in it may run, and nothing is fetched."""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{_text(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
-        f"<h1>{_text(title)}</h1>\n{body}\n</body>\n</html>\n"
+        f"<title>{text_of(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
+        f"{body}\n</body>\n</html>\n"
     )
 
 
 def heat_map(found: HeatMap) -> str:
     """A table whose cells carry their value as colour, as text and as a tooltip."""
-    values = [value for value, _ in found.cells.values() if value is not None]
-    sizes = [abs(value) for value in values if value]
-    is_signed = min(values, default=0.0) < 0
-    scale = _Scale(min(sizes, default=0.0), max(sizes, default=0.0), found, is_signed)
-    head = "".join(f'<th scope="col"><span>{_text(name)}</span></th>' for name in found.columns)
+    scale = scale_of(found)
+    head = "".join(f'<th scope="col"><span>{text_of(name)}</span></th>' for name in found.columns)
     lines = [
         "<figure>",
-        f"<figcaption>{_text(found.title)}</figcaption>",
+        f"<figcaption>{text_of(found.title)}</figcaption>",
         '<div class="wide"><table class="map">',
         f"<thead><tr><th></th>{head}</tr></thead>",
         "<tbody>",
     ]
     for row in found.rows:
         cells = "".join(_cell(found, row, column, scale) for column in found.columns)
-        lines.append(f'<tr><th scope="row">{_text(row)}</th>{cells}</tr>')
+        lines.append(f'<tr><th scope="row">{text_of(row)}</th>{cells}</tr>')
     lines += ["</tbody>", "</table></div>", scale.legend(), "</figure>"]
     return "\n".join(lines)
 
 
 def _figure(found: chart.Chart) -> str:
     drawn = chart.svg(found)
-    return f"<figure>\n<figcaption>{_text(found.title)}</figcaption>\n{drawn}\n</figure>"
+    return f"<figure>\n<figcaption>{text_of(found.title)}</figcaption>\n{drawn}\n</figure>"
 
 
-class _Scale:
+def scale_of(found: HeatMap) -> Scale:
+    """The scale that all cells of a heat map are coloured by."""
+    values = [value for value, _ in found.cells.values() if value is not None]
+    sizes = [abs(value) for value in values if value]
+    is_signed = min(values, default=0.0) < 0
+    return Scale(min(sizes, default=0.0), max(sizes, default=0.0), found, is_signed)
+
+
+class Scale:
     """Values to steps of colour: by the logarithm where they span more than a decade or two."""
 
     def __init__(self, least: float, most: float, found: HeatMap, is_signed: bool) -> None:
@@ -108,81 +117,82 @@ class _Scale:
 
     def kind(self, value: float) -> str:
         """The CSS class of a value."""
-        return f"{'b' if value < 0 else 'h'}{self._step(abs(value))}"
+        return f"{'b' if value < 0 else 'h'}{self.step(abs(value))}"
 
-    def _step(self, size: float) -> int:
+    def step(self, size: float) -> int:
+        """0 for the smallest, 8 for the largest."""
         if size <= 0 or self.most <= 0:
             return 0
         if self.logarithmic:
             share = math.log(size / self.least) / math.log(self.most / self.least)
         else:
             share = size / self.most
-        return min(_STEPS - 1, max(0, round(share * (_STEPS - 1))))
+        return min(STEPS - 1, max(0, round(share * (STEPS - 1))))
 
     def legend(self) -> str:
         first = self.least if self.logarithmic else 0.0
         kind = ", logarithmic" if self.logarithmic else ""
-        parts = [f"{self._written(first)} {_swatches('h')} {self._written(self.most)}{kind}"]
+        parts = [f"{self.written(first)} {_swatches('h')} {self.written(self.most)}{kind}"]
         if self._is_signed:
-            below = f"{self._written(0.0)} {_swatches('b')} {self._written(-self.most)}"
-            parts.append(f"{below}, {_text(self._found.below)}")
+            below = f"{self.written(0.0)} {_swatches('b')} {self.written(-self.most)}"
+            parts.append(f"{below}, {text_of(self._found.below)}")
         if any(value is None for value, _ in self._found.cells.values()) or not self._is_signed:
-            parts.append(f'<span class="odd">&nbsp;</span> {_text(self._found.none)}')
+            parts.append(f'<span class="odd">&nbsp;</span> {text_of(self._found.none)}')
         return f'<p class="legend">{"; ".join(parts)}</p>'
 
-    def _written(self, value: float) -> str:
+    def written(self, value: float) -> str:
         if self._found.unit == "%":
             return f"{100 * value:.3g} %"
-        return f"{value:.3g} {_text(self._found.unit)}"
+        return f"{value:.3g} {text_of(self._found.unit)}"
 
 
 def _swatches(kind: str) -> str:
-    return "".join(f'<span class="{kind}{step}">&nbsp;</span>' for step in range(_STEPS))
+    return "".join(f'<span class="{kind}{step}">&nbsp;</span>' for step in range(STEPS))
 
 
-def _cell(found: HeatMap, row: str, column: str, scale: _Scale) -> str:
+def _cell(found: HeatMap, row: str, column: str, scale: Scale) -> str:
     if (row, column) not in found.cells:
         return "<td></td>"
     value, text = found.cells[row, column]
     kind = "odd" if value is None else scale.kind(value)
     place = f"{row}.{column}" if row else column
-    return f'<td class="{kind}" title="{_text(place)}: {_text(text)}">{_text(text)}</td>'
+    return f'<td class="{kind}" title="{text_of(place)}: {text_of(text)}">{text_of(text)}</td>'
 
 
-def _table(table: Table) -> str:
-    right = [name.endswith(">") for name in table.header]
-    head = "".join(f'<th scope="col">{_text(n.removesuffix(">"))}</th>' for n in table.header)
-    lines = [f"<p>{_text(table.before)}</p>"] if table.before else []
+def table(found: Table) -> str:
+    right = [name.endswith(">") for name in found.header]
+    head = "".join(f'<th scope="col">{text_of(n.removesuffix(">"))}</th>' for n in found.header)
+    lines = [f"<p>{text_of(found.before)}</p>"] if found.before else []
     lines += [
         '<div class="wide"><table class="rows">',
         f"<thead><tr>{head}</tr></thead>",
         "<tbody>",
     ]
-    for row in table.rows:
+    for row in found.rows:
         cells = (
-            f'<td class="n">{_text(cell)}</td>' if flush else f"<td>{_text(cell)}</td>"
+            f'<td class="n">{text_of(cell)}</td>' if flush else f"<td>{text_of(cell)}</td>"
             for cell, flush in zip(row, right, strict=True)
         )
         lines.append(f"<tr>{''.join(cells)}</tr>")
     lines += ["</tbody>", "</table></div>"]
-    if table.after:
-        lines.append(f"<p>{_text(table.after)}</p>")
+    if found.after:
+        lines.append(f"<p>{text_of(found.after)}</p>")
     return "\n".join(lines)
 
 
-def _text(text: str) -> str:
+def text_of(text: str) -> str:
     return escape(printable(text), quote=True)
 
 
-def _style() -> str:
+def base_style() -> str:
     def steps(kind: str, colours: Sequence[str], turn: int, low: str, high: str) -> str:
         return "".join(
             f".{kind}{i}{{background:{colour};color:{low if i < turn else high}}}\n"
             for i, colour in enumerate(colours)
         )
 
-    dark = steps("h", _DARK, 6, "#f3e9e4", "#1a0d06") + steps(
-        "b", _DARK_BELOW, 6, "#e4ebf3", "#06101a"
+    dark = steps("h", DARK, 6, "#f3e9e4", "#1a0d06") + steps(
+        "b", DARK_BELOW, 6, "#e4ebf3", "#06101a"
     )
     return (
         ":root{color-scheme:light dark}\n"
@@ -200,8 +210,8 @@ def _style() -> str:
         ".odd{background:repeating-linear-gradient(45deg,#8885 0 4px,transparent 4px 8px)}\n"
         ".legend span{display:inline-block;width:1.4rem}\n"
         ".bars text{font-size:12px;fill:currentColor}\n.bars rect{fill:#d7301f}\n"
-        + steps("h", _LIGHT, 5, "#1b1b1b", "#fff")
-        + steps("b", _LIGHT_BELOW, 5, "#1b1b1b", "#fff")
+        + steps("h", LIGHT, 5, "#1b1b1b", "#fff")
+        + steps("b", LIGHT_BELOW, 5, "#1b1b1b", "#fff")
         + "@media (prefers-color-scheme:dark){\nbody{background:#16130f;color:#e9e4df}\n"
         ".map td{border-color:#16130f}\n" + dark + "}\n"
     )

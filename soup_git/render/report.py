@@ -29,13 +29,17 @@ class Table:
     after: str = ""
 
 
-class Report(Protocol):
+class Data(Protocol):
+    """A frozen dataclass whose fields are its JSON."""
+
     schema: ClassVar[str]
 
+
+class Report(Data, Protocol):
     def tables(self) -> Sequence[Table | str]: ...
 
 
-def as_json(report: Report) -> str:
+def as_json(report: Data) -> str:
     """One JSON object: the report's fields, sorted, with its schema; no number that is not finite."""
     fields = {f.name: getattr(report, f.name) for f in dataclasses.fields(report)}  # type: ignore[arg-type]
     body = {"schema": report.schema, **_plain(fields)}
