@@ -27,6 +27,7 @@ from soup_git.core.pullrequest import (
 from soup_git.core.rowdiff import DatasetDiff
 from soup_git.errors import FatalError
 from soup_git.storage.configdiff import config_changes
+from soup_git.storage.datasets import named_datasets
 from soup_git.storage.lineage import LineageEntry, lineage
 from soup_git.storage.lockdiff import lock_changes
 from soup_git.storage.runs import RUNS
@@ -166,9 +167,11 @@ def _lock_state(
 
 
 def _datasets(workspace: Workspace, fork: str, head: str) -> tuple[list[DatasetDiff], str]:
+    if not any(named_datasets(workspace.at(commit)) for commit in (fork, head)):
+        return [], ""
     try:
         return data_diff(workspace, fork, head).datasets, ""
-    except (FatalError, NotImplementedError) as error:
+    except FatalError as error:
         return [], str(error).split("\n")[0]
 
 

@@ -7,12 +7,12 @@ import unicodedata
 from dataclasses import dataclass
 from typing import ClassVar
 
-from soup_git.core.configdiff import ConfigChange
 from soup_git.core.digests import sha256_hex
 from soup_git.core.drift import DriftSummary, LayerDrift
 from soup_git.core.lockdiff import LockDiff, Mismatch
 from soup_git.core.names import check_name
 from soup_git.core.rowdiff import DatasetDiff
+from soup_git.core.valuediff import ValueChange
 
 READY = "ready"
 STOP = "do not merge"
@@ -203,7 +203,7 @@ class PullRequest:
     commits: int
     adapters: list[AdapterChange]
     lock: LockState
-    config_changes: list[ConfigChange]
+    config_changes: list[ValueChange]
     lock_changes: LockDiff
     datasets: list[DatasetDiff]
     datasets_unknown: str

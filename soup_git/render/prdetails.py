@@ -117,9 +117,9 @@ def _dataset(found: DatasetDiff, width: int) -> str:
     for row in found.changed_rows:
         lines.append(f"  {row.by} {row.key[:width]}")
         for change in row.fields:
-            lines += [f"- {change.field}: {change.old[:width]}"] if change.old is not None else []
-            lines += [f"+ {change.field}: {change.new[:width]}"] if change.new is not None else []
-    lines += [f"! {row.place}: {row.problem}" for row in found.unreadable_rows]
+            lines += [f"- {change.key}: {change.old[:width]}"] if change.old is not None else []
+            lines += [f"+ {change.key}: {change.new[:width]}"] if change.new is not None else []
+    lines += [f"! {row.place}: {row.problem}" for row in found.b.unreadable_rows]
     return text + (fenced("\n".join(lines), "diff") if lines else "")
 
 

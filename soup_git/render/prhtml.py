@@ -182,15 +182,15 @@ def _dataset(found: DatasetDiff) -> str:
         listed = table(Table(("where", "row"), [(row.place, row.text) for row in rows]))
         text += f"<h4>{title}</h4>{listed}"
     changes = [
-        (row.place_b, change.field, _value(change.old), _value(change.new))
+        (row.place_b, change.key, _value(change.old), _value(change.new))
         for row in found.changed_rows
         for change in row.fields
     ]
     if changes:
         listed = table(Table(("where", "field", "before", "now"), changes))
         text += f"<h4>Changed rows</h4>{listed}"
-    if found.unreadable_rows:
-        unread = [(row.place, row.problem) for row in found.unreadable_rows]
+    if found.b.unreadable_rows:
+        unread = [(row.place, row.problem) for row in found.b.unreadable_rows]
         text += f"<h4>Rows that cannot be read</h4>{table(Table(('where', 'why'), unread))}"
     return text
 
