@@ -87,7 +87,7 @@ def compare(workspace: Workspace, request: CompareRequest) -> CompareReport:
         texts = [prompt for prompt, _ in prompts]
         first, second = (runner.generate(one.candidate, texts, decoding) for one in named)
     samples = [
-        Sample(_in_words(prompt), one, two, expected, one == two)
+        Sample(in_words(prompt), one, two, expected, one == two)
         for (prompt, expected), one, two in zip(prompts, first, second, strict=True)
     ]
     same = sum(sample.same for sample in samples)
@@ -129,7 +129,8 @@ def _rows(path: Path) -> list[tuple[Any, str | None]]:
     return [(r.prompt, r.expected if isinstance(r.expected, str) else None) for r in rows]
 
 
-def _in_words(prompt: Any) -> str:
+def in_words(prompt: Any) -> str:
+    """A prompt as text: turns as `role: content`."""
     if isinstance(prompt, str):
         return prompt
     return "\n".join(f"{turn.get('role')}: {turn.get('content')}" for turn in prompt)

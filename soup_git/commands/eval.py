@@ -6,18 +6,17 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from soup_git.commands.evalnotes import write_notes
 from soup_git.commands.fetching import with_weights
-from soup_git.core.notes import Baseline, EvalRecord, Gap, Metric
+from soup_git.core.notes import Metric
 from soup_git.core.trainconfig import CONFIG_FILE, ConfigPins, parse_config_pins
 from soup_git.errors import FatalError
 from soup_git.render.heatmap import HeatMap
-from soup_git.render.report import Table, say
+from soup_git.render.report import Table
 from soup_git.storage.files import inside, write_atomically
-from soup_git.storage.notes import note, read_notes
 from soup_git.storage.pins import base_model_pin
 from soup_git.storage.resolver import Adapter, refuse_changed_weights
 from soup_git.storage.workspace import Workspace
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from soup_git.evaluation.candidate import Candidate
     from soup_git.evaluation.results import TaskResult
     from soup_git.evaluation.runner import Runner
-    from soup_git.evaluation.suite import Suite
 
 BARE = "base"
 """Where an adapter is named: the base model without any."""
@@ -184,7 +182,7 @@ def evaluate(workspace: Workspace, request: EvalRequest) -> EvalReport:
         write_metrics(request.metrics, found[0][1])
     if request.write_note:
         path = inside(workspace.root, request.suite)
-        _write_notes(workspace, suite, path, found, (against, baseline))
+        write_notes(workspace, suite, path, found, (against, baseline))
     return report
 
 
@@ -386,78 +384,6 @@ def _refuse_misfit(adapter: Adapter, folder: Path) -> None:
                 f" {weight[0]}x{weight[1]} there, and its factor {tensor.shape[0]}x{tensor.shape[1]}",
                 hint=f"git soup show {adapter.spec} names the base it was trained on",
             )
-
-
-# -- notes -------------------------------------------------------------------------------------
-
-
-def _write_notes(
-    workspace: Workspace,
-    suite: Suite,
-    suite_path: str,
-    found: Sequence[tuple[Named, Sequence[TaskResult]]],
-    against: tuple[Named | None, Sequence[TaskResult] | None],
-) -> None:
-    """A record for each adapter that a commit holds; equal scores are not noted twice."""
-    now = datetime.now(UTC).replace(microsecond=0).isoformat()
-    by_commit: dict[str, list[EvalRecord]] = {}
-    for one, results in found:
-        where = _committed(workspace, one.adapter) if one.adapter else None
-        metrics = _metrics(results)
-        if where is None or one.adapter is None or not metrics:
-            continue
-        commit, path = where
-        baseline = _baseline(against, results)
-        record = EvalRecord(
-            path, one.adapter.manifest.weights_md5, suite_path, suite.sha256, metrics, now, baseline
-        )
-        by_commit.setdefault(commit, []).append(record)
-    for commit, records in by_commit.items():
-        there = [replace(r, at=now) for r in read_notes(workspace.git, [commit]).get(commit, [])]
-        fresh = [record for record in records if record not in there]
-        if fresh:
-            note(workspace, commit, fresh)
-            say(f"noted on {commit[:10]}: git notes --ref=soup show {commit[:10]}")
-
-
-def _baseline(
-    against: tuple[Named | None, Sequence[TaskResult] | None], results: Sequence[TaskResult]
-) -> Baseline | None:
-    other, before = against
-    if other is None or not before:
-        return None
-    others = {result.name: result for result in before}
-    gaps = {r.name: r.against(others[r.name]) for r in results if r.name in others}
-    differences = {
-        name: Gap(gap.value, gap.stderr, gap.low, gap.high)
-        for name, gap in gaps.items()
-        if gap is not None
-    }
-    md5 = other.adapter.manifest.weights_md5 if other.adapter else None
-    return Baseline(md5, _metrics(before), differences)
-
-
-def _committed(workspace: Workspace, adapter: Adapter) -> tuple[str, str] | None:
-    """The commit and path that hold the adapter: its own, or HEAD when its files are HEAD's."""
-    if adapter.commit is not None:
-        return adapter.commit, adapter.path
-    folder = Path(adapter.path).resolve()
-    if workspace.git.resolve("HEAD") is None or not folder.is_relative_to(workspace.root.resolve()):
-        return None
-    path = folder.relative_to(workspace.root.resolve()).as_posix()
-    head = workspace.at("HEAD")
-    if path not in head.adapters:
-        return None
-    same = head.manifest(path).weights_md5 == adapter.manifest.weights_md5
-    return (workspace.git.commit("HEAD"), path) if same else None
-
-
-def _metrics(results: Sequence[TaskResult]) -> dict[str, Metric]:
-    return {
-        result.name: Metric(result.value, result.stderr, result.n)
-        for result in results
-        if result.value is not None
-    }
 
 
 def suite_schema_text() -> str:

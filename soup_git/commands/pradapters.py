@@ -9,14 +9,20 @@ from pathlib import PurePosixPath
 
 from soup_git.commands.diff import compare
 from soup_git.commands.fetching import with_weights
+from soup_git.commands.prsamples import remembered
 from soup_git.commands.prscores import Side, given, noted
 from soup_git.commands.verify import is_rebuildable
 from soup_git.core.drift import DriftSummary, LayerDrift
 from soup_git.core.manifest import CONFIG, MANIFEST, Manifest
 from soup_git.core.prfiles import GivenDelta
 from soup_git.core.pullrequest import AdapterChange, Reproduction, Revision, SamplePair, Scores
-from soup_git.core.verification import latest_verification, parse_verifications
+from soup_git.core.verification import (
+    Verification,
+    latest_verification,
+    parse_verifications,
+)
 from soup_git.errors import FatalError
+from soup_git.storage.lockdrift import lock_of
 from soup_git.storage.notes import read_lines
 from soup_git.storage.snapshot import Snapshot, inside_folder
 from soup_git.storage.workspace import Workspace
@@ -99,6 +105,10 @@ def _change(workspace: Workspace, before: Side, after: Side, chosen: Chosen) -> 
     status = _status(before, after)
     drift, layers, unknown = _drift(workspace, before, after, status)
     old, new = before.manifest, after.manifest
+    scores = _scores(workspace, before, after, chosen)
+    samples = chosen.samples
+    if samples is None:
+        samples = remembered(workspace, before, after, scores)
     return AdapterChange(
         path=after.folder,
         status=status,
@@ -111,9 +121,9 @@ def _change(workspace: Workspace, before: Side, after: Side, chosen: Chosen) -> 
         drift=drift,
         layers=layers,
         drift_unknown=unknown,
-        scores=_scores(workspace, before, after, chosen),
+        scores=scores,
         scores_command=_eval_command(before, after),
-        samples=list(chosen.samples or ()),
+        samples=list(samples),
         samples_command=_compare_command(before, after),
         reproduction=_reproduction(workspace, after),
     )
@@ -178,9 +188,9 @@ def _reproduction(workspace: Workspace, after: Side) -> Reproduction:
         return Reproduction("unknown", "")
     blob = after.snapshot.entries[inside_folder(after.folder, MANIFEST)]
     noted = read_lines(workspace.git, [after.commit, blob], parse_verifications)
-    mine = [
-        one for found in noted.values() for one in found if one.expected_md5 == after.weights
-    ]  # fmt: skip
+    # On the manifest it may be another commit's, which trained these weights from something else.
+    mine = [*noted.get(after.commit, []), *(v for v in noted.get(blob, []) if _is_of(v, after))]
+    mine = [one for one in mine if one.expected_md5 == after.weights]
     last = latest_verification(mine)
     command = f"git soup verify {after.commit[:12]} --adapter {shlex.quote(after.folder)}"
     if last is None:
@@ -190,3 +200,10 @@ def _reproduction(workspace: Workspace, after: Side) -> Reproduction:
     return Reproduction(
         last.verdict, command, last.at, last.tolerance, last.largest_relative_difference
     )
+
+
+def _is_of(found: Verification, after: Side) -> bool:
+    """Whether it was made again from what this revision says, not only to the same weights."""
+    lock, _ = lock_of(after.snapshot)
+    is_same_run = lock is not None and lock.run is not None and lock.run == found.run
+    return is_same_run or (after.manifest is not None and after.manifest.is_merged)

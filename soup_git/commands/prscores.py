@@ -109,11 +109,12 @@ def _compared(
         return _Compared(paired, name, paired.baseline.metrics, paired.baseline.differences)
     if there is not None:
         return _Compared(newest, before.name, there.metrics, {})
-    own = newest.baseline
-    if own is None:
+    other = latest(r for r in same_suite if r.baseline)
+    if other is None or other.baseline is None:
         return _Compared(newest, "", None, {})
-    name = f"the adapter with md5:{own.weights}" if own.weights else "the base model alone"
-    return _Compared(newest, name, own.metrics, own.differences)
+    md5 = other.baseline.weights
+    name = f"the adapter with md5:{md5}" if md5 else "the base model alone"
+    return _Compared(other, name, other.baseline.metrics, other.baseline.differences)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from soup_git.core.trainconfig import CONFIG_FILE, ConfigPins, parse_config_pins
 from soup_git.core.verification import Verification, parse_verifications
 from soup_git.errors import DriftError, ExitCode, FatalError
 from soup_git.render.report import Table, say
+from soup_git.storage.lockdrift import lock_of
 from soup_git.storage.notes import note, read_lines
 from soup_git.storage.snapshot import Snapshot, inside_folder
 from soup_git.storage.workspace import Workspace
@@ -76,9 +77,10 @@ def _write_note(
 ) -> None:
     """The verdict, where reviewers of the commit look for it; the same one is not noted twice."""
     now = datetime.now(UTC).replace(microsecond=0).isoformat()
+    lock = workspace.at(commit, report.revision).lock
     found = Verification(
         report.adapter, report.verdict, report.expected_md5, report.rebuilt_md5, now,
-        tolerance if report.verdict == "equivalent" else None, report.largest_relative_difference,
+        lock.run if lock is not None else None, tolerance if report.verdict == "equivalent" else None, report.largest_relative_difference,
     )  # fmt: skip
     there = read_lines(workspace.git, [commit], parse_verifications).get(commit, [])
     if all(replace(one, at=now) != found for one in there):
@@ -163,9 +165,12 @@ def is_rebuildable(snapshot: Snapshot, folder: str) -> bool:
     """Whether the revision says what its adapter at `folder` is made of: a recipe, or a lock."""
     if snapshot.manifest(folder).is_merged:
         return True
-    lock = snapshot.lock
+    lock, _ = lock_of(snapshot)
     data = snapshot.read(lock.config_path or CONFIG_FILE) if lock is not None else None
-    return data is not None and folder == _output(parse_config_pins(data, CONFIG_FILE))
+    try:
+        return data is not None and folder == _output(parse_config_pins(data, CONFIG_FILE))
+    except FatalError:
+        return False  # a config that cannot be read trains nothing
 
 
 def _output(names: ConfigPins) -> str:

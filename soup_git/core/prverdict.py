@@ -109,7 +109,7 @@ def _score_doubts(scores: Scores) -> Iterator[Reason]:
     for metric in unsure:
         yield Reason(f"{delta_text(metric)}, noise unknown", metric.name)
     compared = [m for m in scores.metrics if m.verdict != MISSING]
-    if scores.metrics and not compared and scores.gate == "none":
+    if scores.metrics and not compared and not scores.doubts and scores.gate == "none":
         yield Reason("has no baseline to compare with", scores.source)
     elif compared and all(m.verdict == MOVED for m in compared):
         yield Reason("does not say which way is better", scores.source)

@@ -150,7 +150,8 @@ class AdapterChange:
 
     @property
     def base_differs(self) -> bool:
-        return self.status != "added" and self.base_model_before != self.base_model
+        both = self.status not in {"added", "removed"}
+        return both and self.base_model_before != self.base_model
 
     @property
     def is_judged(self) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from soup_git.core.digests import MD5_HEX
+from soup_git.core.digests import MD5_HEX, SHA256_HEX
 from soup_git.core.notes import moment, note_lines
 from soup_git.core.text import canonical_json
 
@@ -32,6 +32,8 @@ class Verification:
     rebuilt_md5: str
     at: str
     """ISO 8601, with its offset from UTC."""
+    run: str | None = None
+    """The run that its lock names (`Lock.run`): what it was made again from, if not a recipe."""
     tolerance: float | None = None
     """The largest relative difference that was accepted."""
     largest_relative_difference: float | None = None
@@ -65,18 +67,19 @@ def _verification(body: Any) -> Verification | None:
         return None
     adapter, expected, rebuilt, at = texts
     numbers = [body.get(key) for key in ("tolerance", "largest_relative_difference")]
-    verdict = body.get("verdict")
+    verdict, run = body.get("verdict"), body.get("run")
     fits = (
         verdict in VERDICTS
         and MD5_HEX.fullmatch(expected)
         and MD5_HEX.fullmatch(rebuilt)
         and moment(at)
+        and (run is None or (isinstance(run, str) and SHA256_HEX.fullmatch(run)))
         and all(number is None or _is_share(number) for number in numbers)
     )
     if not fits:
         return None
     tolerance, largest = (None if number is None else float(number) for number in numbers)
-    return Verification(adapter, str(verdict), expected, rebuilt, at, tolerance, largest)
+    return Verification(adapter, str(verdict), expected, rebuilt, at, run, tolerance, largest)
 
 
 def _is_share(value: Any) -> bool:

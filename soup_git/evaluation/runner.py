@@ -118,12 +118,12 @@ class Runner:
         """
         if candidate is not None:
             self.refuse_other_base(candidate)
-        self._use_template(suite.file.chat_template)
+        self.use_template(suite.file.chat_template)
         if self.batch_size is None:
             self.batch_size = suite.file.batch_size
         found: list[TaskResult] = []
         for task in suite.tasks:
-            question = self._question(candidate, task)
+            question = self.question(candidate, task)
             known = self.cache.get(question) if self.cache and question else None
             if known is None:
                 known = self._score(candidate, task)
@@ -226,13 +226,14 @@ class Runner:
             self._tools = tokenizer, template
         return self._tools
 
-    def _use_template(self, wanted: str | None) -> None:
+    def use_template(self, wanted: str | None) -> None:
+        """Take the chat template that a suite names; None is the base's own."""
         if wanted != self._template:
             self._template, self._tools = wanted, None
 
     # -- scoring ------------------------------------------------------------------------------
 
-    def _question(self, candidate: Candidate | None, task: Task) -> dict[str, Any] | None:
+    def question(self, candidate: Candidate | None, task: Task) -> dict[str, Any] | None:
         """All that decides the scores, in words; None for what is not known again."""
         if self.choice.digest is None or (candidate is not None and candidate.digest is None):
             return None
@@ -276,6 +277,8 @@ class Runner:
                     [_bound(score_answer, r, a) for r, a in zip(task.rows, answers, strict=True)],
                     _threads(scorer, task),
                 )
+                if self.cache is not None and not any(isinstance(s, UnscoredError) for s in scored):
+                    self.cache.keep_answers(self.question(candidate, task), answers)
             elif scorer.reads == "likelihood":
                 scored = self._by_loss(model, task, on_done)
             else:

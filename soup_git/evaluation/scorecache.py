@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from soup_git.core.digests import sha256_hex
+from soup_git.core.prfiles import MAX_SAMPLES, cut_sample
 from soup_git.core.text import canonical_json
 from soup_git.evaluation.results import TaskResult, result_of
 from soup_git.storage.files import bytes_of, write_atomically
@@ -47,6 +48,27 @@ class ScoreCache:
             return
         body = {"question": question, "results": [result.body() for result in results]}
         write_atomically(self._place(question), canonical_json(body).encode())
+
+    def keep_answers(self, question: Mapping[str, Any] | None, answers: Sequence[str]) -> None:
+        """Keep what was answered, for whoever wants to read it: the first rows, each cut."""
+        if question is not None:
+            asked = {**question, "answers": True}
+            body = {"question": asked, "answers": [cut_sample(a) for a in answers[:MAX_SAMPLES]]}
+            write_atomically(self._place(asked), canonical_json(body).encode())
+
+    def answers(self, question: Mapping[str, Any]) -> list[str] | None:
+        """What was answered to the first rows; None where nobody asked."""
+        asked = {**question, "answers": True}
+        data = bytes_of(self._place(asked))
+        try:
+            body = json.loads(data) if data is not None else {}
+            found = (
+                body["answers"] if body["question"] == json.loads(canonical_json(asked)) else None
+            )
+        except (ValueError, LookupError, TypeError, RecursionError):
+            return None
+        is_sound = isinstance(found, list) and all(isinstance(text, str) for text in found)
+        return found if is_sound else None
 
     def _place(self, question: Mapping[str, Any]) -> Path:
         digest = sha256_hex(canonical_json(question).encode())

@@ -39,7 +39,7 @@ def _folded(name: str, weight: int, title: str, versions: Sequence[str]) -> list
 def adapter_details(
     adapter: AdapterChange, pr: PullRequest, *, is_one: bool, has_picture: bool
 ) -> list[Part]:
-    of = "" if is_one else f" of {code(adapter.path)}"
+    of = "" if is_one else " of adapters"
     # Inside <summary> Markdown is not read, so the name is left to the fold's first line.
     lead = "" if is_one else f"{code(adapter.path)}\n\n"
     parts = []

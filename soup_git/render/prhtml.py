@@ -75,7 +75,9 @@ def _adapter(adapter: AdapterChange, pr: PullRequest) -> str:
     parts.append(_samples(adapter, pr))
     if adapter.drift is not None and not adapter.drift.equal:
         changed = moved(adapter.layers)
-        parts.append(_fold("Top modules", table(drift_table(changed[:_TOP], adapter.drift))))
+        if len(changed) > _TOP:
+            top = table(drift_table(changed[:_TOP], adapter.drift))
+            parts.append(_fold(f"Top {_TOP} modules", top))
         whole = table(drift_table(changed, adapter.drift))
         parts.append(_fold(f"All {len(changed)} changed modules", whole))
     if adapter.recipe:
@@ -262,6 +264,7 @@ pre{white-space:pre-wrap;overflow-wrap:anywhere;background:#8881;padding:.5rem;b
 .sides{display:grid;grid-template-columns:1fr 1fr;gap:.6rem}
 @media (max-width:40rem){.sides{grid-template-columns:1fr}}
 .sample{border:1px solid #8884;border-radius:.3rem;padding:.4rem .8rem .8rem;margin:.6rem 0}
+figure{margin-top:1.2rem}
 details{border:1px solid #8884;border-radius:.3rem;padding:.4rem .8rem;margin:.5rem 0}
 summary{cursor:pointer;font-weight:600}footer{opacity:.8;font-size:.85rem}
 """

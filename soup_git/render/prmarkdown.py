@@ -36,7 +36,7 @@ def as_markdown_page(pr: PullRequest, *, image: str | None = None) -> str:
     if image is not None and not is_one and any(adapter.layers for adapter in pr.adapters):
         parts.append(Part("", 90, [_picture(image)]))
     for adapter in pr.adapters:
-        parts += _adapter(adapter, pr, image if is_one else None, is_one)
+        parts += _adapter(adapter, pr, image, is_one)
     for adapter in pr.adapters:
         parts += adapter_details(adapter, pr, is_one=is_one, has_picture=image is not None)
     parts += page_details(pr)
@@ -132,7 +132,7 @@ def _scores(scores: Scores, pr: PullRequest, title: str, is_one: bool) -> Part:
         shown.append(_table(scores, ordered[:_MOST_METRICS], pr))
     remarks = "".join(f"{_in_text(remark)}\n\n" for remark in scores.remarks)
     versions = [f"{title}{table}\n{remarks}" for table in shown]
-    return Part("metrics", 95 if is_one else 85, versions if is_one else [*versions, title])
+    return Part("metrics", 95 if is_one else 85, versions if is_one else [*versions, title, ""])
 
 
 def _table(scores: Scores, metrics: Sequence[MetricDelta], pr: PullRequest) -> str:
@@ -171,12 +171,15 @@ def _drift(adapter: AdapterChange, image: str | None, is_one: bool) -> Part:
     base = f"**drift** {words.drift_words(adapter)}"
     if adapter.drift_unknown:
         base += f": {code(adapter.drift_unknown, 300)}"
+    lines = [f"{base}\n\n", *([] if is_one else [""])]
     if not adapter.layers or (adapter.drift and adapter.drift.equal):
-        return Part("drift", 90, [f"{base}\n\n"])
+        return Part("drift", 90, lines)
     if image is not None:
-        return Part("drift", 90, [f"{base}\n\n{_picture(image)}"])
+        # Of several adapters one picture has all maps, above their sections.
+        drawn = _picture(image) if is_one else ""
+        return Part("drift", 90, [f"{base}\n\n{drawn}", *lines[1:]])
     blocks = fenced("\n".join(block_map(drift_map(adapter.layers))))
-    return Part("block pictures", 90 if is_one else 50, [f"{base}\n\n{blocks}\n", f"{base}\n\n"])
+    return Part("block pictures", 90 if is_one else 50, [f"{base}\n\n{blocks}\n", *lines])
 
 
 def _picture(image: str) -> str:

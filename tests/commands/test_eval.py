@@ -13,6 +13,7 @@ from soup_git.commands import compare as comparing
 from soup_git.commands import eval as evaluating
 from soup_git.commands import gate as gating
 from soup_git.commands.merge import MergeRequest, merge, rebuild
+from soup_git.commands.pr import PrRequest, pull_request
 from soup_git.core.manifest import parse_manifest
 from soup_git.errors import FatalError
 from soup_git.render.html import as_html
@@ -91,11 +92,26 @@ def test_eval_as_it_is_typed(judged: Path, soup: Run, git: Run) -> None:
     note = json.loads(git("notes", "--ref=soup", "show", "HEAD", cwd=judged).stdout)
     assert note["suite"] == "eval/suite.yaml"
     assert note["baseline"]["weights"] is None
+    assert set(note["baseline"]["differences"]) == set(note["metrics"])
+    assert set(note["baseline"]["differences"]["fit.loss"]) == {"value", "stderr", "low", "high"}
     again = soup(
         "eval", "HEAD~1", "HEAD", "--suite", "eval/suite.yaml", "--baseline", "base", cwd=judged
     )
     assert again.stdout == done.stdout
     assert again.stderr == ""  # nothing new to note
+
+
+def test_a_pull_request_shows_what_was_answered_when_it_was_scored(judged: Path) -> None:
+    workspace = Workspace.open()
+    evaluating.evaluate(workspace, request("HEAD", baseline="HEAD~1"))
+    (change,) = pull_request(workspace, PrRequest(base="HEAD~1")).adapters
+    assert [sample.prompt for sample in change.samples] == [row["prompt"] for row in ROWS]
+    assert any(not sample.same for sample in change.samples)
+    (scores,) = change.scores
+    assert scores.baseline == "HEAD~1"
+    assert {metric.name: metric.higher_is_better for metric in scores.metrics} == {
+        "fit.loss": False, "fit.perplexity": False, "words.overlap": True,
+    }  # fmt: skip
 
 
 def test_metrics_hold_no_clock_and_categories_are_told(judged: Path) -> None:

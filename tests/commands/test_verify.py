@@ -38,6 +38,21 @@ def test_a_recipe_suffices(merged: Path, soup, git, options: tuple[str, ...]) ->
     assert report["expected_md5"] == report["rebuilt_md5"]
 
 
+def test_the_verdict_is_noted_once_for_reviewers(merged: Path, soup, git) -> None:
+    soup("merge", "adapters/a", "adapters/b", "-o", "adapters/m")
+    soup("add", "adapters/m")
+    git("commit", "-qm", "merge")
+    soup("verify", "--adapter", "adapters/m", "--no-note")
+    assert "no note found" in git("notes", "--ref=soup", "show", check=False).stderr.lower()
+    assert "noted on" in soup("verify", "--adapter", "adapters/m").stderr
+    assert soup("verify", "--adapter", "adapters/m").stderr == ""
+    (line,) = git("notes", "--ref=soup", "show").stdout.splitlines()
+    assert json.loads(line)["verdict"] == "identical"
+    page = json.loads(soup("pr", "--base", "HEAD~1", "--json").stdout)
+    assert page["adapters"][0]["reproduction"]["state"] == "identical"
+    assert page["adapters"][0]["recipe"]
+
+
 def test_inputs_that_are_gone_from_the_tree_are_found_in_history(merged: Path, soup, git) -> None:
     soup("merge", "HEAD:adapters/a", "HEAD:adapters/b", "-o", "adapters/m")
     git("tag", "inputs")
