@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 
 LEVELS = (
     {"manual"},
-    {"cli", "hooks", "stages", "__main__"},
+    {"cli", "hooks", "stages", "ui", "__main__"},
     {"commands"},
     {"training", "evaluation", "data", "serving"},
     {"render"},
@@ -207,6 +207,7 @@ HOMES = {
     "dvc": {"soup_git.storage.dvcrepo"},
     "dask": {"soup_git.evaluation.executors"},
     "distributed": {"soup_git.evaluation.executors"},
+    "socketserver": {"soup_git.ui"},
     "typer": {"soup_git.cli"},
     "click": {"soup_git.cli"},
     "torch": {"soup_git.training", "soup_git.evaluation", "soup_git.serving"},
@@ -316,6 +317,8 @@ def names_that_say_nothing(sources: list[Source]) -> list[str]:
         (wrong_directions, "soup_git.storage.x", "from ..commands import add"),
         (wrong_directions, "soup_git.arithmetic.x", "import soup_git.core.manifest"),
         (wrong_directions, "soup_git.errors", "from soup_git.core.names import check"),
+        (wrong_directions, "soup_git.commands.x", "def f():\n    import soup_git.ui.server"),
+        (wrong_directions, "soup_git.ui.x", "from soup_git.manual import words"),
         (rooms_without_a_level, "soup_git.tools.x", ""),
         (impure_arithmetic, "soup_git.arithmetic.x", "import scipy"),
         (impure_arithmetic, "soup_git.arithmetic", "import os\nos.environ\nos.remove('x')"),
@@ -326,6 +329,7 @@ def names_that_say_nothing(sources: list[Source]) -> list[str]:
         (dependencies_away_from_home, "soup_git.commands.x", "def f():\n    import subprocess"),
         (dependencies_away_from_home, "soup_git.storage.x", "from torch import nn"),
         (dependencies_away_from_home, "soup_git.commands.x", "import typer.core"),
+        (dependencies_away_from_home, "soup_git.commands.x", "import socketserver"),
         (heavy_on_the_fast_path, "soup_git.storage.workspace", "import numpy as np"),
         (heavy_on_the_fast_path, "soup_git.hooks.x", "from pydantic import BaseModel"),
         (processes_started_otherwise, "soup_git.core.x", "os.system('ls')"),

@@ -54,7 +54,7 @@ def as_html(report: Report) -> str:
     if isinstance(report, HasBars):
         title, maps = report.title, [*maps, *(svg(found) for found in report.bars())]
     if isinstance(report, HasCharts):
-        charts = [_figure(found) for found in report.charts()]
+        charts = [figure(found) for found in report.charts()]
         title, maps, style = report.title, maps + charts, style + (chart.STYLE if charts else "")
     parts = [
         f"<p>{text_of(part)}</p>" if isinstance(part, str) else table(part)
@@ -82,8 +82,9 @@ def heat_map(found: HeatMap) -> str:
     lines = [
         "<figure>",
         f"<figcaption>{text_of(found.title)}</figcaption>",
-        '<div class="wide"><table class="map">',
-        f"<thead><tr><th></th>{head}</tr></thead>",
+        _scrolls(text_of(found.title)),
+        '<table class="map">',
+        f"<thead><tr><td></td>{head}</tr></thead>",
         "<tbody>",
     ]
     for row in found.rows:
@@ -93,9 +94,15 @@ def heat_map(found: HeatMap) -> str:
     return "\n".join(lines)
 
 
-def _figure(found: chart.Chart) -> str:
-    drawn = chart.svg(found)
-    return f"<figure>\n<figcaption>{text_of(found.title)}</figcaption>\n{drawn}\n</figure>"
+def figure(found: chart.Chart) -> str:
+    """The chart under its title."""
+    drawn, title = chart.svg(found), text_of(found.title)
+    return f"<figure>\n<figcaption>{title}</figcaption>\n{_scrolls(title)}{drawn}</div>\n</figure>"
+
+
+def _scrolls(title: str) -> str:
+    """What is wider than a narrow screen scrolls by itself, by the keyboard too."""
+    return f'<div class="wide" tabindex="0" role="group" aria-label="{title}">'
 
 
 def scale_of(found: HeatMap) -> Scale:
@@ -160,6 +167,7 @@ def _cell(found: HeatMap, row: str, column: str, scale: Scale) -> str:
 
 
 def table(found: Table) -> str:
+    """The rows, with the lines before and after them."""
     right = [name.endswith(">") for name in found.header]
     head = "".join(f'<th scope="col">{text_of(n.removesuffix(">"))}</th>' for n in found.header)
     lines = [f"<p>{text_of(found.before)}</p>"] if found.before else []
@@ -181,24 +189,36 @@ def table(found: Table) -> str:
 
 
 def text_of(text: str) -> str:
+    """`text` as HTML shows it letter for letter, in an element or in an attribute."""
     return escape(printable(text), quote=True)
 
 
 def base_style() -> str:
-    def steps(kind: str, colours: Sequence[str], turn: int, low: str, high: str) -> str:
-        return "".join(
-            f".{kind}{i}{{background:{colour};color:{low if i < turn else high}}}\n"
-            for i, colour in enumerate(colours)
-        )
-
-    dark = steps("h", DARK, 6, "#f3e9e4", "#1a0d06") + steps(
-        "b", DARK_BELOW, 6, "#e4ebf3", "#06101a"
-    )
+    """CSS of a whole page."""
     return (
         ":root{color-scheme:light dark}\n"
         "body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;padding:0 1rem;max-width:75rem;"
         "background:#fff;color:#1b1b1b}\n"
-        "h1{font-size:1.3rem;overflow-wrap:anywhere}\nfigure{margin:0 0 2rem}\n"
+        "h1{font-size:1.3rem;overflow-wrap:anywhere}\n"
+        ".map td{border-color:#fff}\n"
+        + picture_style()
+        + "@media (prefers-color-scheme:dark){\nbody{background:#16130f;color:#e9e4df}\n"
+        ".map td{border-color:#16130f}\n}\n"
+    )
+
+
+def picture_style() -> str:
+    """CSS of what `heat_map`, `table` and the bars draw, on whatever page they stand."""
+
+    def steps(kind: str, colours: Sequence[str], low: str, high: str) -> str:
+        # From step 6 on the other text colour is the one with a contrast of 4.5 to 1.
+        return "".join(
+            f".{kind}{i}{{background:{colour};color:{low if i < 6 else high}}}\n"
+            for i, colour in enumerate(colours)
+        )
+
+    return (
+        "figure{margin:0 0 2rem}\n"
         "figcaption{font-weight:600;margin-bottom:.5rem}\n.wide{overflow-x:auto}\n"
         "table{border-collapse:collapse;font-variant-numeric:tabular-nums}\n"
         ".rows th,.rows td{padding:.2rem .7rem;text-align:left;border-bottom:1px solid #8884}\n"
@@ -206,12 +226,14 @@ def base_style() -> str:
         ".map{border-spacing:0}\n.map th{font-weight:400;padding:.1rem .5rem;text-align:right;"
         "white-space:nowrap}\n.map thead th{text-align:center;font-size:.85rem}\n"
         ".map td{min-width:4.2rem;padding:.15rem .4rem;text-align:center;font-size:.8rem;"
-        "white-space:nowrap;border:1px solid #fff}\n"
+        "white-space:nowrap;border-width:1px;border-style:solid}\n"
         ".odd{background:repeating-linear-gradient(45deg,#8885 0 4px,transparent 4px 8px)}\n"
         ".legend span{display:inline-block;width:1.4rem}\n"
         ".bars text{font-size:12px;fill:currentColor}\n.bars rect{fill:#d7301f}\n"
-        + steps("h", LIGHT, 5, "#1b1b1b", "#fff")
-        + steps("b", LIGHT_BELOW, 5, "#1b1b1b", "#fff")
-        + "@media (prefers-color-scheme:dark){\nbody{background:#16130f;color:#e9e4df}\n"
-        ".map td{border-color:#16130f}\n" + dark + "}\n"
+        + steps("h", LIGHT, "#1b1b1b", "#fff")
+        + steps("b", LIGHT_BELOW, "#1b1b1b", "#fff")
+        + "@media (prefers-color-scheme:dark){\n"
+        + steps("h", DARK, "#fff6f1", "#1a0d06")
+        + steps("b", DARK_BELOW, "#f4f8fc", "#06101a")
+        + "}\n"
     )

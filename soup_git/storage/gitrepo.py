@@ -407,7 +407,10 @@ class GitRepo:
         return FatalError(f"git could not read {name}", hint="git fsck")
 
     def close(self) -> None:
+        """End the process that `blobs` reads from, if there is one."""
         if self._batch is not None:
+            # A server opens a repository for each request: none may stay until the exit.
+            atexit.unregister(self.close)
             assert self._batch.stdin is not None  # noqa: S101
             with contextlib.suppress(BrokenPipeError):
                 self._batch.stdin.close()
