@@ -24,11 +24,24 @@ def bytes_of(path: Path) -> bytes | None:
 
 
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o666) -> None:
-    """Write beside, fsync, rename over."""
+    """Write beside, fsync, rename over; into what is no file, a device or a pipe, just write."""
     if path.is_dir():
         raise FatalError(f"{path} is a folder", hint=f"name a file, as in {path / 'FILE'}")
+    if _is_stream(path):
+        with path.open("wb") as stream:
+            stream.write(data)
+        return
     with beside(path, mode=mode) as temporary:
         temporary.write_bytes(data)
+
+
+def _is_stream(path: Path) -> bool:
+    """`-o /dev/null` or `/dev/stdout`, named pipes: a rename would put a file in their place."""
+    if path.is_symlink() and path.readlink().is_relative_to("/proc"):
+        return True
+    if path.parent.resolve().is_relative_to("/proc"):
+        return True  # /dev/fd/63, as the shell's >(…) names it
+    return path.exists() and not path.is_file()
 
 
 TEMPORARY = ".soup-*.tmp"

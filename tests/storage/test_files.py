@@ -40,6 +40,22 @@ def test_modes_follow_the_umask(tmp_path: Path, umask: int, mode: int, wanted: i
     assert (tmp_path / "file").stat().st_mode & 0o777 == wanted
 
 
+def test_a_pipe_is_written_into_and_stays_a_pipe(tmp_path: Path) -> None:
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    link.symlink_to(f"/proc/self/fd/{reader}")
+    try:
+        for path in (pipe, link, Path(f"/dev/fd/{reader}")):
+            write_atomically(path, b"a page")
+            assert os.read(reader, 100) == b"a page"
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "pipe"]
+
+
 def test_a_failure_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")
