@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import webbrowser
 from collections.abc import Callable
 
 from soup_git.core.pullrequest import PullRequest
+from soup_git.render.browser import can_open, open_in_browser
 from soup_git.render.drift import drift_map
 from soup_git.render.heatsvg import picture
 from soup_git.render.prhtml import as_html_page
@@ -50,5 +50,5 @@ def show_in_browser(workspace: Workspace, pr: PullRequest) -> None:
     """Open the page as html from a file under git's own folder."""
     path = workspace.git.common_dir / "soup" / "pages" / f"{pr.slug}.html"
     write_atomically(path, as_html_page(pr).encode("utf-8", "backslashreplace"))
-    if not webbrowser.open(path.as_uri()):
+    if not can_open() or not open_in_browser(path.as_uri()):
         say(f"no browser could be started; the page is {path}")

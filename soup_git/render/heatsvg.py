@@ -122,9 +122,9 @@ def _style() -> str:
         "text{font:12px system-ui,-apple-system,'Segoe UI',sans-serif;fill:#1f2328;"
         "text-anchor:middle}.name{font-weight:600;text-anchor:start}.module{text-anchor:end}"
         ".left{text-anchor:start}.page{fill:#fff;stroke:#d0d7de}.cell{stroke:#fff}"
-        f".odd rect{{fill:#8c959f}}{steps(LIGHT, 5, '#1b1b1b', '#fff')}"
+        f".odd rect{{fill:#8c959f}}{steps(LIGHT, 6, '#1b1b1b', '#fff')}"
         "@media (prefers-color-scheme:dark){text{fill:#e6edf3}.page{fill:#0d1117;stroke:#30363d}"
-        f".cell{{stroke:#0d1117}}{steps(DARK, 6, '#f3e9e4', '#1a0d06')}}}"
+        f".cell{{stroke:#0d1117}}{steps(DARK, 6, '#fff6f1', '#1a0d06')}}}"
     )
 
 

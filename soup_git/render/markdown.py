@@ -9,6 +9,8 @@ from soup_git.core.excerpt import excerpt
 from soup_git.core.text import printable
 from soup_git.render.report import Report, Table
 
+_JOINER = "&#8288;"
+"""An invisible word joiner."""
 # What Markdown or the HTML inside it would act on, mentions and bare links included.
 _ACTIVE = re.compile(r"([\\`*_{}\[\]<>()#+\-!|~&@:$])")
 
@@ -44,7 +46,10 @@ def escaped(text: str) -> str:
 def _entity(found: re.Match[str]) -> str:
     # An entity is text to every Markdown reader; a backslash is not, inside a table cell.
     character = found[1]
-    return character if character in "()-+:" else f"&#{ord(character)};"
+    if character in "()-+:":
+        return character
+    # A forge looks for `@name` and `#123` where entities have become characters again.
+    return f"&#{ord(character)};{_JOINER if character in '@#' else ''}"
 
 
 # -- text that nobody vouches for ---------------------------------------------------------------
