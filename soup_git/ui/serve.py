@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from soup_git.render.browser import can_open, open_in_browser
 from soup_git.render.report import Report, Table, say
 from soup_git.storage.workspace import Workspace
-from soup_git.render.browser import can_open, open_in_browser
 from soup_git.ui.server import ADDRESS, Server
 from soup_git.ui.site import Site
 
