@@ -41,6 +41,7 @@ class TokenRow:
     token: str
     id: int
     in_loss: bool
+    part: str
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,15 @@ class TokensReport:
             f"{self.place}  {self.format}, chat template: {self.template};"
             f" {learnt} of {len(self.tokens)} tokens in the loss"
         )
-        rows = [("loss" if t.in_loss else "", str(t.id), t.token) for t in self.tokens]
+        named = any(t.part for t in self.tokens)
+        rows = [
+            (*([t.part] if named else ()), "loss" if t.in_loss else "", str(t.id), t.token)
+            for t in self.tokens
+        ]
         after = f"… {self.cut} more tokens are cut off (data.max_length)" if self.cut else ""
-        return [Table(("", "id>", "token"), rows, before=head, after=after)]
+        return [
+            Table((*([""] if named else ()), "", "id>", "token"), rows, before=head, after=after)
+        ]
 
 
 def row(workspace: Workspace, number: int) -> RowReport:
@@ -95,7 +102,7 @@ def row(workspace: Workspace, number: int) -> RowReport:
 def tokens(workspace: Workspace, number: int) -> TokensReport:
     """The same row as tokens, each with whether it is learnt."""
     from soup_git.training.config import load_config
-    from soup_git.training.tokens import view
+    from soup_git.training.prepared import view
 
     config = load_config(workspace.root / CONFIG_FILE)
     found = view(config, workspace_root=workspace.root, row=number)
@@ -104,5 +111,5 @@ def tokens(workspace: Workspace, number: int) -> TokensReport:
         format=found.format,
         template=found.template,
         cut=found.cut,
-        tokens=[TokenRow(t.text, t.id, t.in_loss) for t in found.tokens],
+        tokens=[TokenRow(t.text, t.id, t.in_loss, t.part) for t in found.tokens],
     )

@@ -41,6 +41,12 @@ class Dataset:
     def shape(self) -> str:
         return self.format.shape
 
+    @property
+    def conversational(self) -> bool:
+        """Is a row made of turns, which a chat template renders?"""
+        values = self.rows[0].values.values()
+        return any(isinstance(v, list) and bool(v) and isinstance(v[0], dict) for v in values)
+
 
 FORMATS: dict[str, Format] = {
     f.name: f

@@ -29,7 +29,7 @@ from soup_git.evaluation.model import Model
 from soup_git.evaluation.prefixreuse import LayerStack, find_layers
 from soup_git.evaluation.removal import Adapted
 from soup_git.evaluation.statistics import CONFIDENCE, Paired, paired_means
-from soup_git.training.tokens import Encoded
+from soup_git.training.prepared import Encoded
 
 MODULE, LAYER = "module", "layer"
 EXACT, ESTIMATED, UNRESOLVED = "exact", "estimated", "unresolved"

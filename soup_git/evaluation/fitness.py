@@ -40,7 +40,7 @@ from soup_git.storage.merging import Input, Recipe, copy_single, is_copy, write_
 from soup_git.storage.updates import open_adapter
 from soup_git.storage.weights import fingerprint
 from soup_git.storage.workspace import Workspace
-from soup_git.training.tokens import Encoded
+from soup_git.training.prepared import Encoded
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from typing import Any
 from soup_git.core.digests import sha256_hex
 from soup_git.data.rows import Row
 from soup_git.errors import FatalError
+from soup_git.training.prepared import Encoded
 from soup_git.training.templates import Template
-from soup_git.training.tokens import Encoded, Renderer, common_prefix
+from soup_git.training.tokens import Renderer, common_prefix
 
 OnDone = Callable[[int], None]
 """Told how many rows were just finished."""

@@ -48,7 +48,8 @@ from soup_git.evaluation.scorers import (
 from soup_git.evaluation.suite import Suite, Task
 from soup_git.training import model as bases
 from soup_git.training import templates
-from soup_git.training.tokens import Encoded, encoded
+from soup_git.training.prepared import Encoded
+from soup_git.training.tokens import encoded
 
 
 @dataclass(frozen=True)

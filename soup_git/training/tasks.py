@@ -1,31 +1,49 @@
 """The training methods, one row each.
 
-A row is data. Classes are named, not imported: the trainers cost seven seconds, and
-`git soup` reads this table for its help, its schema and its checks.
+A row is data. Classes and functions are named, not imported: the trainers cost seven seconds,
+and `git soup` reads this table for its help, its schema and its checks.
 """
 
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 Source = tuple[str, str, str]  # package, file, class
+Head = Literal["words"]
 
 
 @dataclass(frozen=True)
 class Task:
-    """One method: what it reads, who trains it, and which options are its own."""
+    """One method: what it reads, who trains it, and which options are its own.
+
+    What a name refers to is written `module:attribute` and loaded by `load`.
+    """
 
     name: str
     summary: str
     paper: str
-    shapes: tuple[str, ...]  # what a row looks like after conversion, see data/formats.py
-    prepare: str  # "module:function": rows of those shapes -> tokens with labels
-    trainer: str  # "module:class"
+    shapes: tuple[str, ...]
+    """What a row looks like after conversion, see data/formats.py."""
+    encode: str
+    """A row -> Example: its tokens, and what else the trainer reads of it (prepared.py)."""
+    columns: str
+    """Examples -> the columns of the trainer's table."""
+    trainer: str
     config: str
-    config_sources: tuple[Source, ...]  # for the names of its options, base class first
-    options: frozenset[str]  # keys of `training` that not every task honours
+    config_sources: tuple[Source, ...]
+    """Where the names of the trainer's options are, base class first."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """Keys of `training` that not every task honours -> the trainer's option that each becomes,
+    empty where our own code reads it."""
+    sets: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the trainer that make this method of it."""
+    head: Head = "words"
+    """What the model answers with."""
+    long_rows: Literal["cut", "drop"] = "cut"
+    """What happens to rows beyond data.max_length."""
 
 
 TRAINING_ARGUMENTS: tuple[Source, ...] = (
@@ -39,11 +57,16 @@ TASKS: dict[str, Task] = {
         summary="supervised fine-tuning on conversations, prompts with completions, or text",
         paper="https://arxiv.org/abs/2203.02155",
         shapes=("messages", "prompt_completion", "text"),
-        prepare="soup_git.training.tokens:tokenized",
+        encode="soup_git.training.tokens:example",
+        columns="soup_git.training.tokens:columns",
         trainer="trl:SFTTrainer",
         config="trl:SFTConfig",
         config_sources=(*TRAINING_ARGUMENTS, ("trl", "trainer/sft_config.py", "SFTConfig")),
-        options=frozenset({"assistant_only_loss", "packing", "neftune_alpha"}),
+        options={
+            "assistant_only_loss": "",
+            "packing": "packing",
+            "neftune_alpha": "neftune_noise_alpha",
+        },
     ),
 }
 

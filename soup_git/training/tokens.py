@@ -1,151 +1,52 @@
-"""Rows to tokens, and which of them the loss is on.
+"""One row of a conversation, a prompt with its completion, or text: to tokens.
 
-The trainer is given tokens and labels, not text: so that `git soup data show --tokens`
-prints exactly what is trained, and every row that is cut or has nothing to learn is
-counted and can be named.
+Which of them the loss is on is part of the answer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from soup_git.core.text import printable
-from soup_git.data import formats
 from soup_git.data.rows import DataRow, Row
 from soup_git.errors import FatalError
-from soup_git.training import model, templates
-from soup_git.training.schema import SoupConfig
-from soup_git.training.tasks import TASKS
+from soup_git.training.prepared import Encoded, Example, Reading
 from soup_git.training.templates import Template
 
-MASKED = -100  # the label that torch's cross entropy ignores
+
+def example(row: DataRow, reading: Reading) -> Example:
+    """The row's tokens, uncut. Raises FatalError, naming the row, when it has none to learn."""
+    config, template = reading.config, reading.template
+    sequence = encoded(
+        row,
+        ended(reading.tokenizer, config.base),
+        template,
+        only_answers=config.training.assistant_only_loss,
+        base=config.base,
+    )
+    if not any(sequence.in_loss):
+        raise FatalError(
+            f"{row.place}: no token of this row is in the loss: {_why_masked(template)}",
+            hint="training.assistant_only_loss: false learns whole rows; "
+            "git soup data show --tokens shows what is in the loss",
+        )
+    return Example({"": sequence})
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """One row as the model reads it: token ids, and for each whether the loss is on it."""
-
-    ids: list[int]
-    in_loss: list[bool]
-
-    @property
-    def labels(self) -> list[int]:
-        return [i if learnt else MASKED for i, learnt in zip(self.ids, self.in_loss, strict=True)]
+def columns(examples: Sequence[Example], _reading: Reading) -> dict[str, list[Any]]:
+    """The table of a trainer that learns tokens."""
+    parts = [example.parts[""] for example in examples]
+    return {"input_ids": [p.ids for p in parts], "labels": [p.labels for p in parts]}
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """The rows that train, and what happened to the others."""
-
-    sequences: list[Encoded]
-    truncated: int
-    dropped: int
-
-    @property
-    def tokens(self) -> int:
-        return sum(len(s.ids) for s in self.sequences)
-
-    @property
-    def loss_tokens(self) -> int:
-        # The first token is never predicted.
-        return sum(sum(s.in_loss[1:]) for s in self.sequences)
-
-
-@dataclass(frozen=True)
-class Token:
-    text: str
-    id: int
-    in_loss: bool
-
-
-@dataclass(frozen=True)
-class TokenView:
-    """One row as the model reads it. `cut` is how many of its tokens max_length cuts off."""
-
-    place: str
-    format: str
-    template: str
-    tokens: tuple[Token, ...]
-    cut: int
-
-
-def tokenized(
-    rows: Sequence[DataRow], tokenizer: Any, template: Template | None, config: SoupConfig
-) -> list[Encoded]:
-    """Each row's tokens, uncut. Raises FatalError, naming the row, when one has none to learn."""
+def ended(tokenizer: Any, base: str) -> Any:
+    """The tokenizer, if it can end a text."""
     if tokenizer.eos_token is None:
         raise FatalError(
-            f"the tokenizer of {config.base} has no end-of-text token",
+            f"the tokenizer of {base} has no end-of-text token",
             hint="set eos_token in its tokenizer_config.json",
         )
-    found = []
-    for row in rows:
-        sequence = encoded(
-            row,
-            tokenizer,
-            template,
-            only_answers=config.training.assistant_only_loss,
-            base=config.base,
-        )
-        if not any(sequence.in_loss):
-            raise FatalError(
-                f"{row.file}:{row.line}: no token of this row is in the loss: "
-                f"{_why_masked(template)}",
-                hint="training.assistant_only_loss: false learns whole rows; "
-                "git soup data show --tokens shows what is in the loss",
-            )
-        found.append(sequence)
-    return found
-
-
-def fitted(sequences: Sequence[Encoded], max_length: int, *, cut: bool) -> Prepared:
-    """Cut to `max_length` tokens, without the rows that then have nothing left to learn.
-
-    `cut=False` is for a packing that splits long rows instead of cutting them.
-    """
-    kept, truncated = [], 0
-    for sequence in sequences:
-        if cut and len(sequence.ids) > max_length:
-            truncated += 1
-            sequence = Encoded(sequence.ids[:max_length], sequence.in_loss[:max_length])  # noqa: PLW2901
-        if any(sequence.in_loss[1:]):
-            kept.append(sequence)
-    return Prepared(kept, truncated, len(sequences) - len(kept))
-
-
-def view(config: SoupConfig, *, workspace_root: Path, row: int = 1) -> TokenView:
-    """Row number `row` (from 1) of `data.train`, as tokens with and without loss."""
-    dataset = formats.load_dataset(
-        workspace_root / config.data.train,
-        name=config.data.train,
-        format_name=config.data.format,
-        shapes=TASKS[config.task].shapes,
-        max_rows=config.data.max_rows,
-    )
-    if not 1 <= row <= len(dataset.rows):
-        raise FatalError(
-            f"{config.data.train} has rows 1 to {len(dataset.rows)}, not {row}",
-            hint="git soup data show --tokens 1",
-        )
-    chosen = dataset.rows[row - 1]
-    base = model.locate(config, workspace_root)
-    tokenizer = model.load_tokenizer(base, config)
-    template = templates.resolve(config, workspace_root, model.own_template(tokenizer))
-    (sequence,) = tokenized([chosen], tokenizer, template, config)
-    shown = sequence.ids[: config.data.max_length]
-    return TokenView(
-        place=f"{chosen.file}:{chosen.line}",
-        format=dataset.format.name,
-        template=template.origin if template and dataset.shape != "text" else "none",
-        tokens=tuple(
-            Token(printable(tokenizer.decode([i])), i, learnt)
-            for i, learnt in zip(shown, sequence.in_loss, strict=False)
-        ),
-        cut=len(sequence.ids) - len(shown),
-    )
+    return tokenizer
 
 
 def encoded(
@@ -154,11 +55,11 @@ def encoded(
     """One row's tokens; with `only_answers` only what the assistant says is in the loss."""
     values = row.values
     if "text" in values:
-        ids = tokenizer(text=_ended(values["text"], tokenizer))["input_ids"]
+        ids = tokenizer(text=ended_text(values["text"], tokenizer))["input_ids"]
         return Encoded(ids, [True] * len(ids))
     if isinstance(values.get("prompt"), str):
         prompt = tokenizer(text=values["prompt"])["input_ids"]
-        whole = _ended(values["prompt"] + values["completion"], tokenizer)
+        whole = ended_text(values["prompt"] + values["completion"], tokenizer)
         ids = tokenizer(text=whole)["input_ids"]
         start = common_prefix(prompt, ids) if only_answers else 0
         return Encoded(ids, [i >= start for i in range(len(ids))])
@@ -264,7 +165,7 @@ def _by_prefixes(row: DataRow, turns: list[Row], render: Renderer) -> tuple[list
     return ids, in_loss
 
 
-def _ended(text: str, tokenizer: Any) -> str:
+def ended_text(text: str, tokenizer: Any) -> str:
     return text if text.endswith(tokenizer.eos_token) else text + tokenizer.eos_token
 
 

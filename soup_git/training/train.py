@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import math
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -17,12 +16,12 @@ from soup_git.core.text import printable
 from soup_git.data import formats
 from soup_git.data.formats import Dataset
 from soup_git.data.rows import DataRow
-from soup_git.training import adapter, checkpoints, machine, model, templates, tokens
+from soup_git.training import adapter, checkpoints, machine, model, templates, trainer
 from soup_git.training.curve import Curve, as_csv, rounded
 from soup_git.training.machine import Machine
+from soup_git.training.prepared import Prepared, Reading, prepare
 from soup_git.training.schema import SoupConfig
-from soup_git.training.tasks import TASKS, Task, load
-from soup_git.training.tokens import Prepared
+from soup_git.training.tasks import TASKS, Task
 
 OnCheckpoint = Callable[[int, Path, float, float], None]
 
@@ -102,13 +101,11 @@ def train(
 
     tokenizer = model.load_tokenizer(base, config)
     template = None
-    if dataset.shape != "text":
+    if dataset.conversational:
         template = templates.resolve(config, workspace_root, model.own_template(tokenizer))
-    prepare = load(task.prepare)
-    longest, cut = config.data.max_length, _cuts(config)
-    train_set = tokens.fitted(prepare(train_rows, tokenizer, template, config), longest, cut=cut)
-    eval_set = tokens.fitted(prepare(held_out, tokenizer, template, config), longest, cut=cut)
-    if not train_set.sequences:
+    reading = Reading(tokenizer, template, config)
+    train_set, eval_set = (prepare(rows, task, reading) for rows in (train_rows, held_out))
+    if not train_set.examples:
         raise config.refuse(
             "data.max_length",
             f"nothing to learn is left of any row after {config.data.max_length} tokens: the "
@@ -137,23 +134,19 @@ def train(
         base_model = model.load(base, config, dtype=here.dtype, device=here.device)
         base_model.config.use_cache = False
         peft_model = adapter.attach(base_model, config)
-        trainer = _trainer(
-            config, task, here, peft_model, tokenizer, train_set, eval_set, state_dir
-        )
-        run = loop.Run(
-            config, trainer, peft_model, state_dir=state_dir, on_checkpoint=on_checkpoint
-        )
+        fit = trainer.build(task, here, peft_model, reading, train_set, eval_set, state_dir)
+        run = loop.Run(config, fit, peft_model, state_dir=state_dir, on_checkpoint=on_checkpoint)
         if gate is not None:
             run.on_epoch = lambda epoch: gate.judge(epoch, peft_model, tokenizer, template)
-        trainer.soup = run
+        fit.soup = run
         header = _header(config, peft_model, train_set, eval_set)
         _say(header)
         for note in _notes(dataset, template, train_set, eval_set, done, config):
             _say(note)
 
         steps = run.train(done[-1] if done else None)
-        if eval_set.sequences and not (run.curve.evals and run.curve.evals[-1]["step"] == steps):
-            trainer.evaluate()
+        if eval_set.examples and not (run.curve.evals and run.curve.evals[-1]["step"] == steps):
+            fit.evaluate()
         run.curve.end(steps)
 
         final = adapter.factors(peft_model)
@@ -171,8 +164,8 @@ def train(
         weights_sha256=_sha256(output / adapter.WEIGHTS),
         steps=steps,
         resumed_from=checkpoints.step_of(done[-1]) if done else None,
-        rows=len(train_set.sequences),
-        validation_rows=len(eval_set.sequences),
+        rows=len(train_set.examples),
+        validation_rows=len(eval_set.examples),
         truncated_rows=train_set.truncated + eval_set.truncated,
         dropped_rows=train_set.dropped + eval_set.dropped,
         tokens=train_set.tokens,
@@ -203,6 +196,10 @@ def _rows(
     key = "training.assistant_only_loss"
     if dataset.shape == "text" and config.given(key) and config.training.assistant_only_loss:
         raise config.refuse(key, "plain text has no assistant: leave it out, or false")
+    if config.data.chat_template is not None and not dataset.conversational:
+        raise config.refuse(
+            "data.chat_template", "these rows are text, which no template is applied to"
+        )
     if config.data.validation is not None:
         other = read(config.data.validation, dataset.format.name, None)
         return dataset, list(dataset.rows), list(other.rows)
@@ -212,88 +209,6 @@ def _rows(
             "data.val_split", f"all {len(held_out)} rows fell into the validation split"
         )
     return dataset, train_rows, held_out
-
-
-def _cuts(config: SoupConfig) -> bool:
-    """Are long rows cut? Some packings split them instead."""
-    strategy = config.training.trl.get("packing_strategy", "bfd")
-    return not config.training.packing or strategy == "bfd"
-
-
-def _trainer(
-    config: SoupConfig,
-    task: Task,
-    here: Machine,
-    peft_model: Any,
-    tokenizer: Any,
-    train_set: Prepared,
-    eval_set: Prepared,
-    state_dir: Path,
-) -> Any:
-    """TRL's trainer for the task, with ours in front."""
-    from datasets import Dataset as Table
-
-    from soup_git.training.loop import with_exactness
-
-    training = config.training
-
-    def table(prepared: Prepared) -> Any:
-        columns = {
-            "input_ids": [s.ids for s in prepared.sequences],
-            "labels": [s.labels for s in prepared.sequences],
-        }
-        return Table.from_dict(columns) if prepared.sequences else None
-
-    options = {
-        "output_dir": str(checkpoints.saving(state_dir)),
-        "num_train_epochs": training.epochs,
-        "max_steps": training.max_steps or -1,
-        "learning_rate": training.lr,
-        "lr_scheduler_type": training.scheduler,
-        "warmup_steps": training.warmup,
-        "per_device_train_batch_size": training.batch_size,
-        "per_device_eval_batch_size": training.batch_size,
-        "gradient_accumulation_steps": training.gradient_accumulation_steps,
-        "weight_decay": training.weight_decay,
-        "max_grad_norm": training.max_grad_norm,
-        "optim": training.optimizer,
-        "activation_checkpointing": training.gradient_checkpointing,
-        "bf16": here.dtype == "bfloat16",
-        "fp16": here.dtype == "float16",
-        "use_cpu": here.device == "cpu",
-        "seed": training.seed,
-        "save_strategy": "steps",
-        "save_steps": training.save_steps,
-        "save_total_limit": None,  # checkpoints.keep does it, after the rename
-        "eval_strategy": "steps" if eval_set.sequences else "no",
-        "logging_steps": training.logging_steps,
-        "report_to": "none",
-        "disable_tqdm": True,
-        "dataloader_pin_memory": here.device == "cuda",
-    }
-    if "packing" in task.options:
-        options |= {"packing": training.packing, "max_length": config.data.max_length}
-    if "neftune_alpha" in task.options:
-        options["neftune_noise_alpha"] = training.neftune_alpha
-    options |= {k: v for k, v in training.trl.items() if k != "model_init_kwargs"}
-    try:
-        arguments = load(task.config)(**options)
-        trainer = with_exactness(load(task.trainer))(
-            model=peft_model,
-            args=arguments,
-            train_dataset=table(train_set),
-            eval_dataset=table(eval_set),
-            processing_class=tokenizer,
-        )
-    except (ValueError, TypeError, ImportError, NotImplementedError) as error:
-        raise config.refuse("training", f"TRL refuses this: {error}") from error
-    if training.eval_steps is None:
-        batches = len(trainer.get_train_dataloader())
-        per_epoch = math.ceil(batches / training.gradient_accumulation_steps)
-        trainer.args.eval_steps = max(per_epoch, 1)
-    else:
-        trainer.args.eval_steps = training.eval_steps
-    return trainer
 
 
 def _deciding(
@@ -341,9 +256,9 @@ def _parameters(peft_model: Any) -> tuple[int, int]:
 def _header(config: SoupConfig, peft_model: Any, train_set: Prepared, eval_set: Prepared) -> str:
     training = config.training
     trainable, base = _parameters(peft_model)
-    rows = f"{len(train_set.sequences):,} rows"
-    if eval_set.sequences:
-        rows += f" ({len(eval_set.sequences):,} held out)"
+    rows = f"{len(train_set.examples):,} rows"
+    if eval_set.examples:
+        rows += f" ({len(eval_set.examples):,} held out)"
     length = f"{training.epochs:g} epochs"
     if training.max_steps is not None:
         length = f"{training.max_steps:,} steps"
@@ -369,7 +284,7 @@ def _notes(
 ) -> list[str]:
     notes = []
     rows = dataset.format.name + (" (detected)" if dataset.detected else "")
-    if template is not None and "text" not in dataset.shape:
+    if template is not None:
         rows += f", chat template: {template.origin}"
     notes.append(f"rows: {rows}")
     if dataset.unread:
@@ -381,7 +296,7 @@ def _notes(
     dropped = train_set.dropped + eval_set.dropped
     if dropped:
         notes.append(f"{dropped} rows dropped: nothing to learn was left of them")
-    if config.data.val_split and not config.data.validation and not eval_set.sequences:
+    if config.data.val_split and not config.data.validation and not eval_set.examples:
         notes.append("no row fell into the validation split, so there is no validation loss")
     if done:
         notes.append(f"going on from step {checkpoints.step_of(done[-1])}")

@@ -7,20 +7,21 @@ import pytest
 
 from soup_git.data import formats
 from soup_git.errors import FatalError
-from soup_git.training import model, templates, tokens
+from soup_git.training import model, prepared, templates, tokens
 from soup_git.training.config import load_config
+from soup_git.training.tasks import TASKS
 from tests.training import tiny_model as tiny
 
 UNMARKED = templates.CHATML.replace("{%- generation -%}", "").replace("{%- endgeneration -%}", "")
 
 
-def learnt(view: tokens.TokenView) -> str:
+def learnt(view: prepared.TokenView) -> str:
     return "".join(t.text for t in view.tokens if t.in_loss)
 
 
-def view(workspace: Path, *overrides: str) -> tokens.TokenView:
+def view(workspace: Path, *overrides: str) -> prepared.TokenView:
     config = load_config(workspace / "soup.yaml", overrides)
-    return tokens.view(config, workspace_root=workspace)
+    return prepared.view(config, workspace_root=workspace)
 
 
 def rows(workspace: Path, *written: dict[str, Any]) -> None:
@@ -105,7 +106,7 @@ def test_control_characters_of_a_row_do_not_reach_a_terminal(workspace: Path) ->
 def test_there_is_no_row_beyond_the_last(workspace: Path) -> None:
     config = load_config(workspace / "soup.yaml")
     with pytest.raises(FatalError, match="rows 1 to 24, not 25"):
-        tokens.view(config, workspace_root=workspace, row=25)
+        prepared.view(config, workspace_root=workspace, row=25)
 
 
 @pytest.mark.parametrize(
@@ -196,8 +197,8 @@ def test_tokens_and_labels_are_those_that_trl_itself_makes(workspace: Path) -> N
     for case in cases:
         rows(workspace, *case)
         dataset = formats.load_dataset(workspace / "data" / "train.jsonl")
-        sequences = tokens.tokenized(dataset.rows, tokenizer, template, config)
-        ours = tokens.fitted(sequences, 96, cut=True).sequences
+        reading = prepared.Reading(tokenizer, template, config)
+        ours = prepared.prepare(dataset.rows, TASKS["sft"], reading).examples
         conversational = isinstance(case[0].get("messages", case[0].get("prompt")), list)
         trainer = SFTTrainer(
             model=network,
@@ -214,4 +215,5 @@ def test_tokens_and_labels_are_those_that_trl_itself_makes(workspace: Path) -> N
             processing_class=tokenizer,
         )
         theirs = [(r["input_ids"], r["labels"]) for r in trainer.train_dataset]
-        assert [(s.ids, s.labels) for s in ours] == theirs
+        columns = tokens.columns(ours, reading)
+        assert list(zip(columns["input_ids"], columns["labels"], strict=True)) == theirs
