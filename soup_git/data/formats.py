@@ -1,8 +1,8 @@
 """Dataset formats: what a row looks like in each, and how it becomes what trainers read.
 
 Rows are checked one by one, before torch is imported, and an error names file and line.
-A converted row has one of three shapes: `messages` (a list of turns), `prompt_completion`
-(two strings, or two lists of turns) or `text`.
+What a converted row looks like is its shape: `messages` (a list of turns), `prompt_completion`
+(two strings, or two lists of turns), `text`, and those of preferences.py and labels.py.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from soup_git.data import conversations, reading
+from soup_git.data import conversations, labels, preferences, reading
 from soup_git.data.rows import BadRowError, DataRow, Problems, Row, in_short, row_digest
 from soup_git.errors import FatalError
 
@@ -26,6 +26,8 @@ class Format:
     optional: frozenset[str]
     convert: Callable[[Row], Row]
     example: str
+    open: bool = False
+    """Is every other column read, too (by a reward function)?"""
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,13 @@ class Dataset:
 
     @property
     def conversational(self) -> bool:
-        """Is a row made of turns, which a chat template renders?"""
-        values = self.rows[0].values.values()
-        return any(isinstance(v, list) and bool(v) and isinstance(v[0], dict) for v in values)
+        """Is any row made of turns, which a chat template renders?"""
+        return any(
+            isinstance(value, list) and isinstance(value[0], dict)
+            for row in self.rows
+            for value in row.values.values()
+            if value
+        )
 
 
 FORMATS: dict[str, Format] = {
@@ -91,9 +97,87 @@ FORMATS: dict[str, Format] = {
             conversations.plaintext,
             '{"text": "…"}, or the lines of a .txt file',
         ),
+        Format(
+            "dpo",
+            "pairs",
+            frozenset({"chosen", "rejected"}),
+            frozenset({"prompt", "tools"}),
+            preferences.pair,
+            '{"prompt": "…", "chosen": "…", "rejected": "…"}',
+        ),
+        Format(
+            "kto",
+            "judged",
+            frozenset({"prompt", "completion", "label"}),
+            frozenset({"tools"}),
+            preferences.judged,
+            '{"prompt": "…", "completion": "…", "label": true}',
+        ),
+        Format(
+            "prm",
+            "steps",
+            frozenset({"prompt", "completions", "labels"}),
+            frozenset(),
+            preferences.steps,
+            '{"prompt": "…", "completions": ["…", "…"], "labels": [true, false]}',
+        ),
+        Format(
+            "prompt",
+            "prompt",
+            frozenset({"prompt"}),
+            frozenset({"tools"}),
+            preferences.question,
+            '{"prompt": "…", "answer": "…"}',
+            open=True,
+        ),
+        Format(
+            "classification",
+            "labelled",
+            frozenset({"text", "label"}),
+            frozenset(),
+            labels.labelled,
+            '{"text": "…", "label": "spam"}',
+        ),
+        Format(
+            "text_pair",
+            "text_pair",
+            frozenset({"text", "text_pair", "label"}),
+            frozenset(),
+            labels.text_pair,
+            '{"text": "…", "text_pair": "…", "label": 1}',
+        ),
+        Format(
+            "query_document",
+            "text_pair",
+            frozenset({"query", "document", "label"}),
+            frozenset(),
+            labels.query_document,
+            '{"query": "…", "document": "…", "label": 1}',
+        ),
+        Format(
+            "ranking",
+            "ranked",
+            frozenset({"query", "positive", "negatives"}),
+            frozenset(),
+            labels.ranked,
+            '{"query": "…", "positive": "…", "negatives": ["…"]}',
+        ),
+        Format(
+            "embedding",
+            "related",
+            frozenset({"anchor", "positive"}),
+            frozenset({"negative"}),
+            labels.related,
+            '{"anchor": "…", "positive": "…", "negative": "…"}',
+        ),
     )
 }
-ALIASES = {"chatml": "messages", "openai": "messages", "text": "plaintext"}
+ALIASES = {
+    "chatml": "messages",
+    "openai": "messages",
+    "text": "plaintext",
+    "preference": "dpo",
+}
 
 
 def load_dataset(
@@ -125,7 +209,8 @@ def load_dataset(
     if found.shape not in shapes:
         raise FatalError(
             f"{shown} holds {found.name} rows, which this task does not read",
-            hint=f"the formats it reads: {', '.join(formats_of(shapes))}",
+            hint=f"the formats it reads: {', '.join(formats_of(shapes))}; data.format in "
+            "soup.yaml says how to read rows that have the columns of one of them",
         )
     rows = []
     for file, line, value in raw:
@@ -135,7 +220,7 @@ def load_dataset(
             problems.add(file, line, str(error))
     problems.raise_if_any(shown, total)
     columns = {column for _, _, value in raw for column in value}
-    unread = tuple(sorted(columns - found.requires - found.optional))
+    unread = () if found.open else tuple(sorted(columns - found.requires - found.optional))
     return Dataset(found, format_name == "auto", tuple(rows), unread)
 
 
@@ -171,8 +256,15 @@ def formats_of(shapes: tuple[str, ...]) -> list[str]:
     return [f.name for f in FORMATS.values() if f.shape in shapes]
 
 
-def _detect(row: Row, where: str) -> Format:
+def fitting(row: Row) -> list[Format]:
+    """The formats whose columns `row` has, without those that another reads more than all of."""
     fits = [f for f in FORMATS.values() if f.requires <= set(row)]
+    read = {f.name: (f.requires | f.optional) & set(row) for f in fits}
+    return [f for f in fits if not any(read[f.name] < columns for columns in read.values())]
+
+
+def _detect(row: Row, where: str) -> Format:
+    fits = fitting(row)
     if len(fits) == 1:
         return fits[0]
     columns = ", ".join(sorted(map(str, row))) or "no columns"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from soup_git.core.adapter import is_safe_pattern
-from soup_git.data.formats import FORMATS
+from soup_git.data.formats import fitting
 from soup_git.data.rows import BadRowError
 from soup_git.errors import FatalError
 from soup_git.evaluation import toolcalls
@@ -405,7 +405,7 @@ def check_loss(row: EvalRow, _task: Task | None = None) -> None:
 
 def dataset_row(row: EvalRow) -> dict[str, Any]:
     """The row converted as a training dataset's. Raises BadRowError."""
-    fits = [f for f in FORMATS.values() if f.requires <= row.values.keys()]
+    fits = [f for f in fitting(row.values) if f.shape in {"messages", "prompt_completion", "text"}]
     if len(fits) != 1:
         raise BadRowError(
             f"needs prompt and expected, or a row of a training dataset; this row has {_keys(row)}"

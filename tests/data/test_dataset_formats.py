@@ -25,6 +25,36 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"prompt": "hi", "completion": "hello"},
     ),
     "plaintext": ({"text": "hi"}, {"text": "hi"}),
+    "dpo": (
+        {"prompt": "hi", "chosen": "hello", "rejected": "no"},
+        {"prompt": "hi", "chosen": "hello", "rejected": "no"},
+    ),
+    "kto": (
+        {"prompt": "hi", "completion": "hello", "label": True},
+        {"prompt": "hi", "completion": "hello", "label": True},
+    ),
+    "prm": (
+        {"prompt": "2+2", "completions": ["2 and 2", "5"], "labels": [True, False]},
+        {"prompt": "2+2", "completions": ["2 and 2", "5"], "labels": [True, False]},
+    ),
+    "prompt": ({"prompt": "2+2", "answer": "4"}, {"prompt": "2+2", "answer": "4"}),
+    "classification": ({"text": "hi", "label": "ham"}, {"text": "hi", "label": "ham"}),
+    "text_pair": (
+        {"text": "hi", "text_pair": "hello", "label": 0.5},
+        {"text": "hi", "text_pair": "hello", "label": 0.5},
+    ),
+    "query_document": (
+        {"query": "hi", "document": "hello", "label": 1},
+        {"text": "hi", "text_pair": "hello", "label": 1},
+    ),
+    "ranking": (
+        {"query": "hi", "positive": "hello", "negatives": ["no"]},
+        {"query": "hi", "positive": "hello", "negatives": ["no"]},
+    ),
+    "embedding": (
+        {"anchor": "hi", "positive": "hello", "negative": None},
+        {"anchor": "hi", "positive": "hello"},
+    ),
 }
 
 
@@ -44,10 +74,12 @@ def refusal(path: Path, **options: Any) -> str:
 @pytest.mark.parametrize("name", formats.FORMATS)
 def test_each_format_is_detected_and_converted(tmp_path: Path, name: str) -> None:
     written, converted = ROWS[name]
-    dataset = formats.load_dataset(jsonl(tmp_path, written))
+    shapes = tuple({f.shape for f in formats.FORMATS.values()})
+    path = jsonl(tmp_path, written)
+    dataset = formats.load_dataset(path, shapes=shapes)
     assert (dataset.format.name, dataset.detected) == (name, True)
     assert dataset.rows[0].values == converted
-    assert formats.load_dataset(jsonl(tmp_path, written), format_name=name).rows == dataset.rows
+    assert formats.load_dataset(path, shapes=shapes, format_name=name).rows == dataset.rows
 
 
 @pytest.mark.parametrize("alias", formats.ALIASES)
