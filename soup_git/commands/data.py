@@ -74,14 +74,13 @@ def row(workspace: Workspace, number: int) -> RowReport:
     """Row `number` (from 1) of `data.train`, converted to what TRL is given."""
     from soup_git.data.formats import load_dataset
     from soup_git.training.config import load_config
-    from soup_git.training.tasks import TASKS
 
     config = load_config(workspace.root / CONFIG_FILE, check_upstream=False)
     found = load_dataset(
         workspace.root / config.data.train,
         name=config.data.train,
         format_name=config.data.format,
-        shapes=TASKS[config.task].shapes,
+        shapes=config.method.shapes,
         max_rows=config.data.max_rows,
     )
     if number > len(found.rows):

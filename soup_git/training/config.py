@@ -22,6 +22,7 @@ from soup_git.core.yamllines import Where, line_of, nearest
 from soup_git.errors import FatalError
 from soup_git.training import passthrough, rules
 from soup_git.training.schema import SoupConfig, json_schema
+from soup_git.training.tasks import GONE
 
 __all__ = ["SoupConfig", "json_schema", "load_config"]
 
@@ -135,6 +136,8 @@ def _readable(errors: Sequence[ErrorDetails]) -> Iterator[tuple[Where, str]]:
             what = "is missing"
         elif error["type"] == "string_pattern_mismatch" and where[-1] == "init_strategy":
             what = _init_refusal(error["input"])
+        elif where == ("task",) and error["input"] in GONE:
+            what = f"{error['input']} {GONE[error['input']]}"
         elif error["type"] == "literal_error":
             what += nearest(error["input"], re.findall(r"'([^']+)'", error["msg"]))
         by_key.setdefault(where, []).append(what)
@@ -192,6 +195,7 @@ _ELSEWHERE = {
     "output_dir": "output",
     "dataset": "data.train",
     "eval_split": "data.val_split",
+    "gdpo_variant": "training.preference_loss (sigmoid_norm divides by length)",
     "regression_threshold": "gate: {SCORE: {max_drop: …}} in the suite",
 }
 

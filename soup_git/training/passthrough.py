@@ -11,7 +11,7 @@ from typing import Any
 
 from soup_git.core.yamllines import Where, nearest
 from soup_git.training import upstream
-from soup_git.training.tasks import TASKS
+from soup_git.training.tasks import TASKS, chosen
 
 # Options of TRL's config that soup.yaml has under a name of its own, and those that would
 # not do what they say here. A name ending in * stands for all that start so.
@@ -46,6 +46,7 @@ TRL_IS_OURS = {
     "max_length": "data.max_length",
     "chat_template_path": "data.chat_template",
     "trust_remote_code": "trust_remote_code",
+    "disable_dropout": "training.lora.dropout: 0",
     "output_dir": "output",
     "resume_from_checkpoint": "training.resume",
 }
@@ -94,6 +95,10 @@ TRL_REFUSED = {
     "include_num_input_tokens_seen": "would write wall-clock values",
     "skip_memory_metrics": "would write wall-clock values",
     "activation_checkpointing_kwargs": "use gradient_checkpointing_kwargs",
+    "dataset_num_proc": "rows are tokenized before TRL sees them",
+    "padding_free": "TRL's trainers of preferences have it switched off",
+    "sync_ref_model": "the reference is the base",
+    "ref_model_*": "the reference is the base",
 }
 PEFT_IS_OURS = {
     "r": "training.lora.r",
@@ -159,11 +164,15 @@ _OPTIMIZER_NEEDS = {
 def check(raw: dict[str, Any]) -> Iterator[tuple[Where, str]]:
     """What the installed TRL, PEFT and transformers would not take, key by key."""
     training = mapping(raw, "training")
-    task = TASKS.get(str(raw.get("task", "sft")), TASKS["sft"])
+    name, loss = str(raw.get("task", "sft")), training.get("preference_loss")
+    task = chosen(name if name in TASKS else "sft", loss if isinstance(loss, str) else None)
     lora = mapping(training, "lora")
     trl = mapping(training, "trl")
+    ours = TRL_IS_OURS | {new: f"training.{key}" for key, new in task.options.items() if new}
+    refused = {**TRL_REFUSED, **task.refuses}
+    refused |= {name: f"task {task.name} sets it" for name in task.sets if name not in ours}
     yield from _options(
-        ("training", "trl"), trl, upstream.options(task.config_sources), TRL_IS_OURS, TRL_REFUSED
+        ("training", "trl"), trl, upstream.options(task.config_sources), ours, refused
     )
     for name in sorted(_MODEL_KWARGS_OURS & set(mapping(trl, "model_init_kwargs"))):
         yield ("training", "trl", "model_init_kwargs", name), "is git-soup's to decide"

@@ -17,7 +17,7 @@ from soup_git.data.rows import DataRow
 from soup_git.errors import FatalError
 from soup_git.training import model, templates
 from soup_git.training.schema import SoupConfig
-from soup_git.training.tasks import TASKS, Task, load
+from soup_git.training.tasks import Task, load
 from soup_git.training.templates import Template
 
 MASKED = -100  # the label that torch's cross entropy ignores
@@ -133,7 +133,7 @@ class TokenView:
 
 def view(config: SoupConfig, *, workspace_root: Path, row: int = 1) -> TokenView:
     """Row number `row` (from 1) of `data.train`, as tokens with and without loss."""
-    task = TASKS[config.task]
+    task = config.method
     dataset = formats.load_dataset(
         workspace_root / config.data.train,
         name=config.data.train,

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 from soup_git.core.yamllines import Where
 from soup_git.training.schema import LoraBlock, SoupConfig, TrainingBlock
-from soup_git.training.tasks import TASKS
+from soup_git.training.tasks import TASKS, load
 
 Problem = tuple[Where, str]
 _LORA: Where = ("training", "lora")
@@ -15,15 +15,38 @@ _LORA: Where = ("training", "lora")
 
 def together(config: SoupConfig, given: set[Where]) -> Iterator[Problem]:
     """Every pair that does not go together; `given` are the keys that the file sets."""
-    for key in sorted({k for task in TASKS.values() for k in task.options}):
-        if ("training", key) in given and key not in TASKS[config.task].options:
-            yield ("training", key), f"task {config.task} has no such option"
+    yield from _tasks(config, given)
     if config.data.validation is not None and ("data", "val_split") in given:
         yield ("data", "val_split"), "excludes data.validation: give one of them"
     yield from _outside(config)
     yield from _training(config.training)
     yield from _targets(config.training.lora, given)
     yield from _inits(config.training)
+
+
+def _tasks(config: SoupConfig, given: set[Where]) -> Iterator[Problem]:
+    """Options of other tasks, options that this one needs, and the task's own rules."""
+    method = config.method
+    for key in sorted({k for task in TASKS.values() for k in task.options}):
+        if ("training", key) in given and key not in method.options:
+            those = ", ".join(t.name for t in TASKS.values() if key in t.options)
+            with_loss = "" if method.name == config.task else f" with preference_loss {method.name}"
+            yield (
+                ("training", key),
+                f"task {config.task}{with_loss} has no such option (task {those} has)",
+            )
+    needed = [key for key in method.needs if getattr(config.training, key) is not None]
+    if method.needs and not needed:
+        yield ("task",), f"{config.task} needs training.{' or training.'.join(method.needs)}"
+    for key in needed[1:]:
+        yield ("training", key), f"excludes {needed[0]}: give one of them"
+    if method.compares and config.training.lora.bias != "none":
+        yield (
+            (*_LORA, "bias"),
+            f"{config.task} compares with the base, which trained biases would change",
+        )
+    if method.check:
+        yield from load(method.check)(config, given)
 
 
 def _outside(config: SoupConfig) -> Iterator[Problem]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import BaseModel, Field, PrivateAttr, model_validator
 
 from soup_git.core.yamllines import Where, line_of, place
 from soup_git.data.formats import ALIASES, FORMATS
 from soup_git.errors import FatalError
-from soup_git.training.tasks import TASKS
+from soup_git.training.taskoptions import STRICT, PreferenceOptions
+from soup_git.training.tasks import TASKS, Task, chosen, with_defaults
 
 # Inits that subtract their product from the base's weights. Such an adapter is saved
 # converted, so that it loads on the untouched base (training/adapter.py).
@@ -22,15 +23,13 @@ MUTATING_INITS = ("pissa", "olora")
 NITER = re.compile(r"pissa_niter_([1-9]\d{0,2})")
 
 
-class _Block(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
-
-
 Rank = Annotated[int, Field(ge=1, le=1024)]
 Pattern = Annotated[dict[str, Rank], Field(max_length=256)]
 Names = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+
+
+class _Block(BaseModel):
+    model_config = STRICT
 
 
 class LoraBlock(_Block):
@@ -110,7 +109,7 @@ class EvalGateBlock(_Block):
     """What drops are measured from: an adapter spec (a revision), or `base`; else the suite's."""
 
 
-class TrainingBlock(_Block):
+class TrainingBlock(PreferenceOptions, _Block):
     """How to train. Options of TRL's config class that are missing here go under `trl`."""
 
     epochs: Annotated[float, Field(gt=0, le=10_000)] = 3
@@ -118,7 +117,7 @@ class TrainingBlock(_Block):
     max_steps: Annotated[int, Field(ge=1)] | None = None
     """Stop after this many optimizer steps, whatever epochs says."""
     lr: Annotated[float, Field(gt=0)] = 2e-4
-    """Peak learning rate."""
+    """Peak learning rate. Some tasks start lower: see the table of tasks in docs/training.md."""
     scheduler: str = "cosine"
     """A scheduler's name in transformers."""
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] | None = None
@@ -194,6 +193,16 @@ class SoupConfig(_Block):
     training: TrainingBlock = TrainingBlock()
     output: Annotated[str, Field(min_length=1)] = "./output"
     """The adapter's folder."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, raw: Any) -> Any:
+        return with_defaults(raw)
+
+    @property
+    def method(self) -> Task:
+        """The task's row; of task preference, that of its loss."""
+        return chosen(self.task, self.training.preference_loss)
 
     _source: str = PrivateAttr(default="soup.yaml")
     _lines: dict[Where, int] = PrivateAttr(default_factory=dict)

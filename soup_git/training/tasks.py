@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 Source = tuple[str, str, str]  # package, file, class
@@ -40,6 +40,18 @@ class Task:
     empty where our own code reads it."""
     sets: Mapping[str, Any] = field(default_factory=dict)
     """Options of the trainer that make this method of it."""
+    works_out: str = ""
+    """Config -> options of the trainer that take more than a new name."""
+    check: str = ""
+    """Config, keys that the file gives -> what does not go together, beside what is said here."""
+    needs: tuple[str, ...] = ()
+    """Keys of `training` of which exactly one has to be given."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Keys of `training` whose default is another for this task ("lora.dropout")."""
+    refuses: Mapping[str, str] = field(default_factory=dict)
+    """Options of the trainer that would do nothing -> why."""
+    compares: bool = False
+    """Is the base, without the adapter, what the adapter's answers are compared with?"""
     head: Head = "words"
     """What the model answers with."""
     long_rows: Literal["cut", "drop"] = "cut"
@@ -50,6 +62,37 @@ TRAINING_ARGUMENTS: tuple[Source, ...] = (
     ("transformers", "training_args.py", "TrainingArguments"),
     ("trl", "trainer/base_config.py", "_BaseConfig"),
 )
+
+# What task preference takes as a loss. Those that DPO's trainer computes can be mixed.
+MIXED_LOSSES: dict[str, str] = {
+    "dpo": "sigmoid",
+    "ipo": "ipo",
+    "bco": "bco_pair",
+    **{
+        name: name
+        for name in (
+            *("hinge", "robust", "exo_pair", "nca_pair", "sppo_hard", "aot", "aot_unpaired"),
+            *("apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm"),
+        )
+    },
+}
+PREFERENCE_LOSSES = (*MIXED_LOSSES, "orpo", "cpo", "simpo")
+
+# Comparing wants small steps and the answers as they are: TRL switches dropout off.
+_COMPARING = {"lr": 1e-5, "lora.dropout": 0.0}
+_PAIRS = "soup_git.training.methods.pairs"
+_DPO: dict[str, Any] = {
+    "shapes": ("pairs",),
+    "encode": f"{_PAIRS}:pair",
+    "columns": f"{_PAIRS}:columns",
+    "trainer": "soup_git.training.methods.pairtrainers:DPO",
+    "config": "trl:DPOConfig",
+    "config_sources": (*TRAINING_ARGUMENTS, ("trl", "trainer/dpo_config.py", "DPOConfig")),
+    "check": f"{_PAIRS}:check_schedule",
+    "defaults": _COMPARING,
+    "compares": True,
+}
+_SCHEDULE = {"dpo_beta_schedule": "", "dpo_beta_end": "", "neftune_alpha": "neftune_noise_alpha"}
 
 TASKS: dict[str, Task] = {
     "sft": Task(
@@ -68,7 +111,85 @@ TASKS: dict[str, Task] = {
             "neftune_alpha": "neftune_noise_alpha",
         },
     ),
+    "dpo": Task(
+        name="dpo",
+        summary="the chosen answer above the rejected one, measured from the base",
+        paper="https://arxiv.org/abs/2305.18290",
+        options={"dpo_beta": "beta", **_SCHEDULE},
+        **_DPO,
+    ),
+    "ipo": Task(
+        name="ipo",
+        summary="as dpo, with a margin to reach instead of one without end",
+        paper="https://arxiv.org/abs/2310.12036",
+        options={"ipo_tau": "beta", **_SCHEDULE},
+        sets={"loss_type": ["ipo"]},
+        **_DPO,
+    ),
+    "bco": Task(
+        name="bco",
+        summary="a classifier of good and bad answers, on pairs",
+        paper="https://arxiv.org/abs/2404.04656",
+        options={"bco_beta": "beta", **_SCHEDULE},
+        sets={"loss_type": ["bco_pair"]},
+        **_DPO,
+    ),
+    "preference": Task(
+        name="preference",
+        summary="any of these losses by preference_loss, or several by preference_loss_weights",
+        paper="https://arxiv.org/abs/2411.10442",
+        options={
+            "preference_loss": "",
+            "preference_loss_weights": "",
+            "dpo_beta": "beta",
+            **_SCHEDULE,
+        },
+        works_out=f"{_PAIRS}:losses",
+        needs=("preference_loss", "preference_loss_weights"),
+        refuses={
+            "loss_type": "training.preference_loss says it",
+            "loss_weights": "training.preference_loss_weights says it",
+        },
+        **_DPO,
+    ),
 }
+
+# What the original tool has and upstream has no more -> what does its work here.
+GONE = {
+    "ppo": "is gone from TRL; task rloo, or grpo, with training.reward_model does its work",
+}
+
+
+def chosen(task: str, preference_loss: str | None) -> Task:
+    """The row of `task`; of task preference, that of its loss where this is a task."""
+    row = TASKS[task]
+    if task != "preference" or preference_loss not in TASKS:
+        return row
+    method = TASKS[preference_loss]
+    return replace(method, options={**method.options, "preference_loss": ""})
+
+
+def with_defaults(raw: Any) -> Any:
+    """A config as it is written, with the task's own defaults where it says nothing."""
+    if not isinstance(raw, dict) or not isinstance(raw.get("training", {}), dict):
+        return raw
+    training = raw.get("training", {})
+    name, loss = raw.get("task"), training.get("preference_loss")
+    if not isinstance(name, str) or name not in TASKS:
+        return raw
+    method = chosen(name, loss if isinstance(loss, str) else None)
+    return {**raw, "training": _filled(training, method.defaults)} if method.defaults else raw
+
+
+def _filled(block: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    filled = dict(block)
+    for key, value in defaults.items():
+        first, _, rest = key.partition(".")
+        if not rest:
+            filled.setdefault(first, value)
+        elif isinstance(filled.get(first, {}), dict):
+            filled[first] = _filled(filled.get(first, {}), {rest: value})
+    return filled
 
 
 def load(reference: str) -> Any:

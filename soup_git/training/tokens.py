@@ -5,7 +5,8 @@ Which of them the loss is on is part of the answer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from soup_git.data.rows import DataRow, Row
@@ -69,17 +70,11 @@ def encoded(
 def _conversation(
     row: DataRow, tokenizer: Any, template: Template | None, *, only_answers: bool, base: str
 ) -> Encoded:
-    from jinja2 import TemplateError
-
-    if template is None:
-        raise FatalError(
-            f"the tokenizer of {base} has no chat template, and these rows are turns",
-            hint="set data.chat_template in soup.yaml: chatml, another name, or a .jinja file",
-        )
+    template = _needed(template, base)
     values = row.values
     turns = values["messages"] if "messages" in values else values["prompt"] + values["completion"]
     render = Renderer(tokenizer, template.text, values.get("tools"))
-    try:
+    with _rendering(row, template):
         if not only_answers:
             ids = render.ids(turns)
             in_loss = [True] * len(ids)
@@ -90,14 +85,53 @@ def _conversation(
         if only_answers and "prompt" in values:
             start = common_prefix(render.ids(values["prompt"], prompt=True), ids)
             in_loss = [learnt and i >= start for i, learnt in enumerate(in_loss)]
-    except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError) as error:
-        # A template is a program: it can fail in any of these ways.
+    return Encoded(ids, in_loss)
+
+
+def answered(row: DataRow, prompt: Any, answer: Any, reading: Reading) -> Encoded:
+    """A prompt with an answer to it, texts or turns; the loss is on all that follows the prompt.
+
+    Raises FatalError, naming the row, when the template gives the answer no token.
+    """
+    tokenizer, base = ended(reading.tokenizer, reading.config.base), reading.config.base
+    if isinstance(prompt, str):
+        before = tokenizer(text=prompt)["input_ids"]
+        ids = tokenizer(text=ended_text(prompt + answer, tokenizer))["input_ids"]
+    else:
+        template = _needed(reading.template, base)
+        render = Renderer(tokenizer, template.text, row.values.get("tools"))
+        with _rendering(row, template):
+            before, ids = render.ids(prompt, prompt=True), render.ids(prompt + answer)
+    start = common_prefix(before, ids)
+    if start == len(ids):
         raise FatalError(
-            f"{row.file}:{row.line}: the chat template ({template.origin}) cannot render this "
-            f"row: {error}",
+            f"{row.place}: the answer has no tokens of its own",
+            hint="git soup data show --tokens shows what the chat template makes of a row",
+        )
+    return Encoded(ids, [i >= start for i in range(len(ids))])
+
+
+def _needed(template: Template | None, base: str) -> Template:
+    if template is None:
+        raise FatalError(
+            f"the tokenizer of {base} has no chat template, and these rows are turns",
+            hint="set data.chat_template in soup.yaml: chatml, another name, or a .jinja file",
+        )
+    return template
+
+
+@contextlib.contextmanager
+def _rendering(row: DataRow, template: Template) -> Iterator[None]:
+    """A template is a program: it can fail in any of these ways."""
+    from jinja2 import TemplateError
+
+    try:
+        yield
+    except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError) as error:
+        raise FatalError(
+            f"{row.place}: the chat template ({template.origin}) cannot render this row: {error}",
             hint="another data.chat_template, or change the row",
         ) from None
-    return Encoded(ids, in_loss)
 
 
 class Renderer:

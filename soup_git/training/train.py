@@ -21,7 +21,7 @@ from soup_git.training.curve import Curve, as_csv, rounded
 from soup_git.training.machine import Machine
 from soup_git.training.prepared import Prepared, Reading, prepare
 from soup_git.training.schema import SoupConfig
-from soup_git.training.tasks import TASKS, Task
+from soup_git.training.tasks import Task
 
 OnCheckpoint = Callable[[int, Path, float, float], None]
 
@@ -95,7 +95,7 @@ def train(
     """
     # What is cheap to refuse comes first, before torch is imported.
     machine.prepare_process(config)
-    task = TASKS[config.task]
+    task = config.method
     base = model.locate(config, workspace_root)
     dataset, train_rows, held_out = _rows(config, task, workspace_root)
 

@@ -93,6 +93,11 @@ def _tasks(config: SoupConfig, task: Task) -> dict[str, Any]:
     options = dict(task.sets)
     if "max_length" in known:
         options["max_length"] = config.data.max_length
+    if "disable_dropout" in known:
+        # Of the base: an adapter's dropout that soup.yaml asks for would go with it.
+        options["disable_dropout"] = not config.training.lora.dropout
+    if task.works_out:
+        options |= load(task.works_out)(config)
     for key, name in task.options.items():
         value = getattr(config.training, key)
         if name and value is not None:

@@ -17,6 +17,7 @@ from soup_git.training.passthrough import (
     TRL_IS_OURS,
     TRL_REFUSED,
 )
+from soup_git.training.schema import TrainingBlock
 from soup_git.training.tasks import TASKS
 
 GOOD = "base: m\ndata: {train: data/x.jsonl}\n"
@@ -71,7 +72,7 @@ training:
     )
     assert lines[0] == "soup.yaml: 18 errors"
     starts = [
-        "soup.yaml:2: task: should be 'sft'; did you mean sft?",
+        "soup.yaml:2: task: should be 'sft'",
         "soup.yaml:3: epochs: unknown key; did you mean training.epochs?",
         "soup.yaml:5: data.train: ../x.jsonl is not a path inside the workspace",
         "soup.yaml:6: data.formt: unknown key; did you mean format?",
@@ -189,7 +190,10 @@ def test_a_file_is_named_as_it_was_given(tmp_path: Path) -> None:
 def test_every_option_that_the_tables_name_exists_upstream() -> None:
     """A table that names what upstream dropped would refuse nothing, or the wrong thing."""
     for known, tables in (
-        (upstream.options(TASKS["sft"].config_sources), (TRL_IS_OURS, TRL_REFUSED)),
+        (
+            {k: v for t in TASKS.values() for k, v in upstream.options(t.config_sources).items()},
+            (TRL_IS_OURS, TRL_REFUSED),
+        ),
         (upstream.options(PEFT_SOURCES), (PEFT_IS_OURS, PEFT_REFUSED)),
     ):
         for name in (name for table in tables for name in table):
@@ -197,6 +201,15 @@ def test_every_option_that_the_tables_name_exists_upstream() -> None:
                 assert any(option.startswith(name[:-1]) for option in known), name
             else:
                 assert name in known
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_option_that_a_task_names_exists_upstream(name: str) -> None:
+    task = TASKS[name]
+    known = upstream.options(task.config_sources)
+    assert set(filter(None, task.options.values())) <= set(known)
+    assert set(task.sets) | set(task.refuses) <= set(known)
+    assert set(task.options) | set(task.needs) <= set(TrainingBlock.model_fields)
 
 
 def test_names_read_from_the_sources_are_those_of_the_classes() -> None:

@@ -1,0 +1,66 @@
+"""TRL's trainers of compared answers, given tokens and the base as the reference.
+
+Imported late: it loads TRL.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import trl
+
+from soup_git.training.loop import Run
+from soup_git.training.methods import pairs
+from soup_git.training.schema import MUTATING_INITS
+
+
+class Tokenized:
+    """Goes in front of a trainer that would tokenize its dataset: it is tokens already."""
+
+    def _prepare_dataset(self, dataset: Any, *_args: Any, **_kwargs: Any) -> Any:
+        return dataset
+
+
+class FromBase:
+    """Goes in front of a trainer that compares with a reference: it is the untouched base.
+
+    TRL takes the adapter as it is at the start for the reference and keeps a copy of it,
+    which for an init that leaves the base as it is computes nothing but the base.
+    """
+
+    def __init__(self, *args: Any, model: Any, **kwargs: Any) -> None:
+        with _base_as_reference(model):
+            super().__init__(*args, model=model, **kwargs)  # type: ignore[call-arg]
+
+
+@contextlib.contextmanager
+def _base_as_reference(peft_model: Any) -> Iterator[None]:
+    settings = peft_model.peft_config["default"]
+    init = getattr(settings, "init_lora_weights", True)
+    mutates = isinstance(init, str) and init.startswith(MUTATING_INITS)
+    if mutates:
+        # The copy would start by moving another part of the base into itself.
+        settings.init_lora_weights = True
+    yield
+    if mutates:
+        settings.init_lora_weights = init
+    elif "ref" in peft_model.peft_config:
+        peft_model.delete_adapter("ref")
+
+
+class DPO(FromBase, Tokenized, trl.DPOTrainer):  # type: ignore[misc]
+    """With a beta that can change as training goes."""
+
+    soup: Run
+    beta: float
+    _first_beta: float | None = None
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        if self._first_beta is None:
+            self._first_beta = self.beta
+        self.beta = pairs.scheduled(
+            self.soup.config, self._first_beta, self.state.global_step, self.state.max_steps
+        )
+        return super().training_step(*args, **kwargs)
