@@ -17,6 +17,7 @@ _QUIET = {
     "DO_NOT_TRACK": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "WANDB_DISABLED": "true",
+    "TRL_EXPERIMENTAL_SILENCE": "1",
 }
 # MKL and ATen then take the same code path on every x86 CPU.
 _PORTABLE = {"MKL_CBWR": "COMPATIBLE", "ATEN_CPU_CAPABILITY": "default"}

@@ -92,7 +92,7 @@ def fitted(examples: Sequence[Example], task: Task, config: SoupConfig) -> Prepa
     longest = config.data.max_length
     kept, truncated = [], 0
     for example in examples:
-        fits = not _cuts(config) or all(len(p.ids) <= longest for p in example.parts.values())
+        fits = not _cuts(task, config) or all(len(p.ids) <= longest for p in example.parts.values())
         if not fits and task.long_rows == "drop":
             continue
         truncated += not fits
@@ -103,9 +103,9 @@ def fitted(examples: Sequence[Example], task: Task, config: SoupConfig) -> Prepa
     return Prepared(kept, truncated, len(examples) - len(kept))
 
 
-def _cuts(config: SoupConfig) -> bool:
+def _cuts(task: Task, config: SoupConfig) -> bool:
     """Are long rows cut? Some packings split them instead."""
-    strategy = config.training.trl.get("packing_strategy", "bfd")
+    strategy = {"packing_strategy": "bfd", **task.sets, **config.training.trl}["packing_strategy"]
     return not config.training.packing or strategy == "bfd"
 
 

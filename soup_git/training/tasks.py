@@ -92,7 +92,28 @@ _DPO: dict[str, Any] = {
     "defaults": _COMPARING,
     "compares": True,
 }
-_SCHEDULE = {"dpo_beta_schedule": "", "dpo_beta_end": "", "neftune_alpha": "neftune_noise_alpha"}
+_NEFTUNE = {"neftune_alpha": "neftune_noise_alpha"}
+_SCHEDULE = {"dpo_beta_schedule": "", "dpo_beta_end": "", **_NEFTUNE}
+_NO_REFERENCE: dict[str, Any] = {
+    "shapes": ("pairs",),
+    "encode": f"{_PAIRS}:pair",
+    "columns": f"{_PAIRS}:labelled_columns",
+    "defaults": _COMPARING,
+    "refuses": {
+        "max_completion_length": "data.max_length is for prompt and answer together",
+        "is_encoder_decoder": "the base decides it",
+        "generate_during_eval": "trackers are off: the run's history is in git",
+    },
+}
+_CPO: dict[str, Any] = {
+    **_NO_REFERENCE,
+    "trainer": "soup_git.training.methods.pairtrainers:CPO",
+    "config": "trl.experimental.cpo:CPOConfig",
+    "config_sources": (
+        *TRAINING_ARGUMENTS,
+        ("trl", "experimental/cpo/cpo_config.py", "CPOConfig"),
+    ),
+}
 
 TASKS: dict[str, Task] = {
     "sft": Task(
@@ -105,11 +126,21 @@ TASKS: dict[str, Task] = {
         trainer="trl:SFTTrainer",
         config="trl:SFTConfig",
         config_sources=(*TRAINING_ARGUMENTS, ("trl", "trainer/sft_config.py", "SFTConfig")),
-        options={
-            "assistant_only_loss": "",
-            "packing": "packing",
-            "neftune_alpha": "neftune_noise_alpha",
-        },
+        options={"assistant_only_loss": "", "packing": "packing", **_NEFTUNE},
+    ),
+    "pretrain": Task(
+        name="pretrain",
+        summary="continues pre-training on text; long documents are split, not cut",
+        paper="https://arxiv.org/abs/2004.10964",
+        shapes=("text",),
+        encode="soup_git.training.tokens:example",
+        columns="soup_git.training.tokens:columns",
+        trainer="trl:SFTTrainer",
+        config="trl:SFTConfig",
+        config_sources=(*TRAINING_ARGUMENTS, ("trl", "trainer/sft_config.py", "SFTConfig")),
+        options={"packing": "packing", **_NEFTUNE},
+        sets={"packing_strategy": "bfd_split"},
+        defaults={"packing": True},
     ),
     "dpo": Task(
         name="dpo",
@@ -151,6 +182,51 @@ TASKS: dict[str, Task] = {
             "loss_weights": "training.preference_loss_weights says it",
         },
         **_DPO,
+    ),
+    "kto": Task(
+        name="kto",
+        summary="answers that are good or bad, each by itself, measured from the base",
+        paper="https://arxiv.org/abs/2402.01306",
+        shapes=("judged",),
+        encode=f"{_PAIRS}:judged",
+        columns=f"{_PAIRS}:judged_columns",
+        trainer="soup_git.training.methods.pairtrainers:KTO",
+        config="trl:KTOConfig",
+        config_sources=(*TRAINING_ARGUMENTS, ("trl", "trainer/kto_config.py", "KTOConfig")),
+        options={"kto_beta": "beta", **_NEFTUNE},
+        check=f"{_PAIRS}:check_kto",
+        defaults=_COMPARING,
+        compares=True,
+    ),
+    "orpo": Task(
+        name="orpo",
+        summary="imitates the chosen answer and lowers the odds of the rejected one",
+        paper="https://arxiv.org/abs/2403.07691",
+        trainer="soup_git.training.methods.pairtrainers:ORPO",
+        config="trl.experimental.orpo:ORPOConfig",
+        config_sources=(
+            *TRAINING_ARGUMENTS,
+            ("trl", "experimental/orpo/orpo_config.py", "ORPOConfig"),
+        ),
+        options={"orpo_beta": "beta", **_NEFTUNE},
+        sets={"remove_unused_columns": False},
+        **_NO_REFERENCE,
+    ),
+    "cpo": Task(
+        name="cpo",
+        summary="as dpo without a reference, and imitates the chosen answer",
+        paper="https://arxiv.org/abs/2401.08417",
+        options={"cpo_alpha": "cpo_alpha", **_NEFTUNE},
+        sets={"remove_unused_columns": False},
+        **_CPO,
+    ),
+    "simpo": Task(
+        name="simpo",
+        summary="compares log-probabilities per token, with a margin and without a reference",
+        paper="https://arxiv.org/abs/2405.14734",
+        options={"simpo_gamma": "simpo_gamma", "cpo_alpha": "cpo_alpha", **_NEFTUNE},
+        sets={"loss_type": "simpo", "cpo_alpha": 0.0, "remove_unused_columns": False},
+        **_CPO,
     ),
 }
 

@@ -32,6 +32,9 @@ PAIRS = [
         ("bco", []),
         ("preference", ["training.preference_loss=apo_zero"]),
         ("preference", ["training.preference_loss_weights={dpo: 0.7, bco: 0.3}"]),
+        ("orpo", ["training.orpo_beta=2.0"]),
+        ("cpo", []),
+        ("preference", ["training.preference_loss=simpo", "training.simpo_gamma=1.0"]),
     ],
 )
 def test_the_chosen_answer_gains_on_the_rejected_one(
@@ -51,6 +54,40 @@ def test_the_first_loss_of_dpo_is_that_of_no_preference(workspace: Path) -> None
     for init in ("random", "pissa"):
         run(workspace, "training.max_steps=2", f"training.lora.init_strategy={init}")
         assert curve(workspace)[0] == pytest.approx(math.log(2), abs=2e-6)
+
+
+def test_kto_raises_good_answers_and_lowers_bad_ones(workspace: Path) -> None:
+    rows = [
+        {"prompt": row["prompt"], "completion": row[key], "label": key == "chosen"}
+        for row in PAIRS
+        for key in ("chosen", "rejected")
+    ]
+    prepare(workspace, "kto", rows)
+    first = run(workspace, "training.kto_beta=0.2", "training.save_steps=3")
+    words = Words(workspace)
+    assert all(words.margin(row) > 1 for row in PAIRS)
+    assert run(workspace, "training.kto_beta=0.2").weights_sha256 == first.weights_sha256
+
+
+def test_imitation_beside_the_comparison_is_as_strong_as_its_weight(workspace: Path) -> None:
+    """SimPO alone does not imitate; with cpo_alpha the chosen answer itself becomes likelier."""
+    prepare(workspace, "simpo", PAIRS)
+    likelier = []
+    for alpha in (0.0, 5.0):
+        run(workspace, f"training.cpo_alpha={alpha}")
+        words = Words(workspace)
+        likelier.append(sum(words.logprob(r["prompt"], r["chosen"]) for r in PAIRS))
+    assert likelier[1] > likelier[0] + 5
+
+
+def test_pretraining_splits_documents_and_learns_all_of_them(workspace: Path) -> None:
+    text = " ".join(tiny.SENTENCES)
+    prepare(workspace, "pretrain", [{"text": text}, {"text": text[::-1]}])
+    report = run(workspace, "data.max_length=32", "training.max_steps=12")
+    assert (report.truncated_rows, report.dropped_rows) == (0, 0)
+    assert report.loss_tokens == report.tokens - 2
+    first, *_, last = curve(workspace)
+    assert last < first - 0.2
 
 
 def test_beta_follows_its_schedule(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,6 +189,11 @@ def test_tokens_are_those_that_trl_itself_makes(workspace: Path) -> None:
         ("task: ipo\ntraining: {trl: {loss_type: [x]}}", "trl.loss_type: is not taken: task ipo"),
         ("task: dpo\ntraining: {lora: {bias: all}}", "lora.bias: dpo compares with the base"),
         ("task: dpo\ntraining: {packing: true}", "packing: task dpo has no such option"),
+        ("task: kto\ntraining: {batch_size: 1}", "batch_size: task kto needs other answers"),
+        (
+            "task: cpo\ntraining: {trl: {max_completion_length: 9}}",
+            "max_completion_length: is not taken: data.max_length is for prompt and answer",
+        ),
         ("task: dpo\ntraining: {dpo_beta: 0.0}", "dpo_beta: should be greater than 0"),
         (
             "task: preference\ntraining: {preference_loss: ipo, dpo_beta: 1.0}",

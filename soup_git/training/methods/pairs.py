@@ -33,6 +33,44 @@ def columns(examples: Sequence[Example], _reading: Reading) -> dict[str, list[An
     return table
 
 
+def labelled_columns(examples: Sequence[Example], _reading: Reading) -> dict[str, list[Any]]:
+    """As the trainers without a reference read them: each answer with its prompt, and labels."""
+    table: dict[str, list[Any]] = {}
+    for key in ANSWERS:
+        parts = [example.parts[key] for example in examples]
+        table[f"{key}_input_ids"] = [part.ids for part in parts]
+        table[f"{key}_attention_mask"] = [[1] * len(part.ids) for part in parts]
+        table[f"{key}_labels"] = [part.labels for part in parts]
+    return table
+
+
+def judged(row: DataRow, reading: Reading) -> Example:
+    """A prompt with an answer, and whether it is a good one."""
+    values = row.values
+    part = answered(row, values["prompt"], values["completion"], reading)
+    return Example({"completion": part}, {"label": values["label"]})
+
+
+def judged_columns(examples: Sequence[Example], reading: Reading) -> dict[str, list[Any]]:
+    """As KTO's trainer reads them: with a foreign answer each, to measure how far the model has
+    come from the base. It is the one before in the batch, and the last one's for the first."""
+    parts = [example.parts["completion"] for example in examples]
+    answers = [part.ids[begin(part) :] for part in parts]
+    table = {
+        "prompt_ids": [part.ids[: begin(part)] for part in parts],
+        "completion_ids": answers,
+        "label": [example.values["label"] for example in examples],
+    }
+    training = reading.config.training
+    if training.trl.get("loss_type", "kto") == "kto":
+        batches = [
+            answers[i : i + training.batch_size]
+            for i in range(0, len(answers), training.batch_size)
+        ]
+        table["KL_completion_ids"] = [a for batch in batches for a in (batch[-1:] + batch[:-1])]
+    return table
+
+
 def begin(part: Encoded) -> int:
     """Where the answer begins."""
     return part.in_loss.index(True)
@@ -57,6 +95,12 @@ def check_schedule(config: SoupConfig, given: set[Where]) -> Iterator[tuple[Wher
     for key, other in (pair, pair[::-1]):
         if ("training", key) in given and getattr(config.training, other) is None:
             yield ("training", key), f"needs {other}"
+
+
+def check_kto(config: SoupConfig, _given: set[Where]) -> Iterator[tuple[Where, str]]:
+    """The distance from the base is measured with another row's answer."""
+    if config.training.batch_size == 1:
+        yield ("training", "batch_size"), "task kto needs other answers in a batch: at least 2"
 
 
 SCHEDULES: dict[str, Callable[[float, float, float], float]] = {

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import trl
+from trl.experimental.cpo import CPOTrainer
+from trl.experimental.orpo import ORPOTrainer
 
 from soup_git.training.loop import Run
 from soup_git.training.methods import pairs
@@ -64,3 +66,27 @@ class DPO(FromBase, Tokenized, trl.DPOTrainer):  # type: ignore[misc]
             self.soup.config, self._first_beta, self.state.global_step, self.state.max_steps
         )
         return super().training_step(*args, **kwargs)
+
+
+class KTO(FromBase, Tokenized, trl.KTOTrainer):  # type: ignore[misc]
+    """Answers judged one by one."""
+
+
+class TokenizedRows:
+    """Goes in front of a trainer that tokenizes row by row."""
+
+    def __init__(self, *args: Any, processing_class: Any, **kwargs: Any) -> None:
+        if processing_class.pad_token is None:
+            processing_class.pad_token = processing_class.eos_token
+        super().__init__(*args, processing_class=processing_class, **kwargs)  # type: ignore[call-arg]
+
+    def tokenize_row(self, feature: dict[str, Any]) -> dict[str, Any]:
+        return feature
+
+
+class ORPO(TokenizedRows, ORPOTrainer):  # type: ignore[misc]
+    """Imitation and odds ratio in one."""
+
+
+class CPO(TokenizedRows, CPOTrainer):  # type: ignore[misc]
+    """CPO and SimPO."""
