@@ -17,6 +17,7 @@ from typing import Any
 
 from soup_git.errors import FatalError
 from soup_git.training.schema import LoraBlock, SoupConfig
+from soup_git.training.tasks import HEADS
 
 Tensors = dict[str, Any]  # name in the adapter's file -> torch.Tensor
 WEIGHTS = "adapter_model.safetensors"
@@ -35,7 +36,7 @@ def attach(model: Any, config: SoupConfig) -> Any:
         )
     try:
         peft_config = peft.LoraConfig(
-            task_type="CAUSAL_LM",
+            task_type=HEADS[config.method.head].task_type,
             r=lora.r,
             lora_alpha=lora.alpha,
             lora_dropout=lora.dropout,
@@ -204,8 +205,7 @@ def check_alive(tensors: Tensors, initial: Tensors, targets: list[str], lora: Lo
             "training changed nothing in it (was the learning rate 0 all through, in warmup?)"
         )
     second = [t for name, t in tensors.items() if ".lora_B" in name or "lora_embedding_B" in name]
-    others = [t for name, t in tensors.items() if ".lora_" not in name]
-    if not lora.mutates_base and not any(t.any() for t in second) and not others:
+    if not lora.mutates_base and second and not any(t.any() for t in second):
         raise _dead("its update is zero everywhere")
 
 

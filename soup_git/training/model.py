@@ -6,10 +6,13 @@ or wants to run code is named in a second.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 import re
 import socket
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +20,8 @@ from urllib.parse import urlsplit
 
 from soup_git.errors import FatalError
 from soup_git.training.schema import SoupConfig
+from soup_git.training.tasks import HEADS
+from soup_git.training.tasks import load as load_named
 
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -147,7 +152,10 @@ def load(base: Base, config: SoupConfig, *, dtype: str, device: str) -> Any:
     import torch
     from transformers import BitsAndBytesConfig
 
+    task = config.method
     extra = dict(config.training.trl.get("model_init_kwargs") or {})
+    if task.head_options:
+        extra |= load_named(task.head_options)(config)
     if config.training.quantization != "none":
         extra["device_map"] = {"": device}  # quantizes on the way in; else the trainer moves it
     if config.training.quantization == "4bit":
@@ -159,26 +167,43 @@ def load(base: Base, config: SoupConfig, *, dtype: str, device: str) -> Any:
         )
     elif config.training.quantization == "8bit":
         extra["quantization_config"] = BitsAndBytesConfig(load_in_8bit=True)
-    return load_weights(base, config, dtype=dtype, **extra)
+    return load_weights(base, config, dtype=dtype, auto=HEADS[task.head].auto, **extra)
 
 
-def load_weights(base: Base, config: NamesBase, *, dtype: str, **extra: Any) -> Any:
-    """The base model in `dtype`, from safetensors; `extra` goes to from_pretrained."""
+def load_weights(
+    base: Base, config: NamesBase, *, dtype: str, auto: str = HEADS["words"].auto, **extra: Any
+) -> Any:
+    """The base model in `dtype`, from safetensors; `extra` goes to from_pretrained of `auto`,
+    the class in transformers. Draws from torch's generator for a head that the base lacks."""
     import torch
+    import transformers
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
 
     try:
-        return AutoModelForCausalLM.from_pretrained(
-            base.source,
-            revision=base.revision,
-            trust_remote_code=config.trust_remote_code,
-            use_safetensors=True,
-            dtype=getattr(torch, dtype),
-            **extra,
-        )
+        with _no_report_of_a_new_head(auto):
+            return getattr(transformers, auto).from_pretrained(
+                base.source,
+                revision=base.revision,
+                trust_remote_code=config.trust_remote_code,
+                use_safetensors=True,
+                dtype=getattr(torch, dtype),
+                **extra,
+            )
     except (OSError, ValueError, KeyError, TypeError, ImportError, SafetensorError) as error:
         raise _not_loaded(config, "", error) from error
+
+
+@contextlib.contextmanager
+def _no_report_of_a_new_head(auto: str) -> Iterator[None]:
+    """transformers warns that a head is new, which is what training it is for."""
+    logger = logging.getLogger("transformers.modeling_utils")
+    level = logger.level
+    if auto != HEADS["words"].auto:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _not_loaded(config: NamesBase, part: str, error: Exception) -> FatalError:

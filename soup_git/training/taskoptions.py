@@ -53,3 +53,22 @@ class PreferenceOptions(BaseModel):
         | None
     ) = None
     """Several losses at once, each with its weight; dpo_beta is the beta of all."""
+
+
+class LabelOptions(BaseModel):
+    """Labelling and scoring texts."""
+
+    model_config = STRICT
+
+    num_labels: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """How many labels there are; what label_names has, where that is given."""
+    classifier_kind: Literal["single_label", "multi_label", "regression"] | None = None
+    """One label per text, several, or numbers to predict."""
+    label_names: (
+        Annotated[
+            list[Annotated[str, Field(min_length=1, max_length=128)]],
+            Field(min_length=1, max_length=1024),
+        ]
+        | None
+    ) = None
+    """The labels by name, in the order of the model's outputs."""

@@ -12,7 +12,20 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 Source = tuple[str, str, str]  # package, file, class
-Head = Literal["words"]
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a model answers with: transformers' class for it, and PEFT's word."""
+
+    auto: str
+    task_type: str
+
+
+HEADS = {
+    "words": Head("AutoModelForCausalLM", "CAUSAL_LM"),
+    "labels": Head("AutoModelForSequenceClassification", "SEQ_CLS"),
+}
 
 
 @dataclass(frozen=True)
@@ -52,8 +65,14 @@ class Task:
     """Options of the trainer that would do nothing -> why."""
     compares: bool = False
     """Is the base, without the adapter, what the adapter's answers are compared with?"""
-    head: Head = "words"
-    """What the model answers with."""
+    head: str = "words"
+    """What the model answers with: a key of HEADS."""
+    head_options: str = ""
+    """Config -> what the head is made with."""
+    check_row: str = ""
+    """Row, config -> BadRowError for what does not fit this config; before torch is imported."""
+    equip: str = ""
+    """Model, reading -> what else the trainer is constructed with."""
     long_rows: Literal["cut", "drop"] = "cut"
     """What happens to rows beyond data.max_length."""
 
@@ -104,6 +123,19 @@ _NO_REFERENCE: dict[str, Any] = {
         "is_encoder_decoder": "the base decides it",
         "generate_during_eval": "trackers are off: the run's history is in git",
     },
+}
+_LABELLED = "soup_git.training.methods.labelled"
+_LABELS: dict[str, Any] = {
+    "columns": f"{_LABELLED}:columns",
+    "trainer": "transformers:Trainer",
+    "config": "transformers:TrainingArguments",
+    "config_sources": TRAINING_ARGUMENTS[:1],
+    "sets": {"remove_unused_columns": False, "label_names": ["labels"]},
+    "head": "labels",
+    "head_options": f"{_LABELLED}:head",
+    "check": f"{_LABELLED}:check",
+    "check_row": f"{_LABELLED}:check_row",
+    "equip": f"{_LABELLED}:equip",
 }
 _CPO: dict[str, Any] = {
     **_NO_REFERENCE,
@@ -227,6 +259,47 @@ TASKS: dict[str, Task] = {
         options={"simpo_gamma": "simpo_gamma", "cpo_alpha": "cpo_alpha", **_NEFTUNE},
         sets={"loss_type": "simpo", "cpo_alpha": 0.0, "remove_unused_columns": False},
         **_CPO,
+    ),
+    "reward_model": Task(
+        name="reward_model",
+        summary="scores answers, from which of two is better; rloo and grpo learn from it",
+        paper="https://arxiv.org/abs/2203.02155",
+        shapes=("pairs",),
+        encode=f"{_PAIRS}:pair",
+        columns=f"{_PAIRS}:whole_columns",
+        trainer="trl:RewardTrainer",
+        config="trl:RewardConfig",
+        config_sources=(*TRAINING_ARGUMENTS, ("trl", "trainer/reward_config.py", "RewardConfig")),
+        head="labels",
+        head_options=f"{_LABELLED}:one_number",
+        long_rows="drop",
+        defaults={"lr": 1e-4},
+    ),
+    "classifier": Task(
+        name="classifier",
+        summary="labels texts: one label each, several, or a number",
+        paper="https://arxiv.org/abs/1810.04805",
+        shapes=("labelled",),
+        encode=f"{_LABELLED}:text",
+        options={"num_labels": "", "classifier_kind": "", "label_names": ""},
+        **_LABELS,
+    ),
+    "reranker": Task(
+        name="reranker",
+        summary="scores how well a document answers a query",
+        paper="https://arxiv.org/abs/1901.04085",
+        shapes=("ranked", "text_pair"),
+        encode=f"{_LABELLED}:pair",
+        **_LABELS,
+    ),
+    "cross_encoder": Task(
+        name="cross_encoder",
+        summary="labels or scores two texts read together",
+        paper="https://arxiv.org/abs/1908.10084",
+        shapes=("text_pair",),
+        encode=f"{_LABELLED}:pair",
+        options={"num_labels": "", "classifier_kind": "", "label_names": ""},
+        **_LABELS,
     ),
 }
 

@@ -15,13 +15,13 @@ from typing import Any, Protocol
 from soup_git.core.text import printable
 from soup_git.data import formats
 from soup_git.data.formats import Dataset
-from soup_git.data.rows import DataRow
+from soup_git.data.rows import BadRowError, DataRow, Problems
 from soup_git.training import adapter, checkpoints, machine, model, templates, trainer
 from soup_git.training.curve import Curve, as_csv, rounded
 from soup_git.training.machine import Machine
 from soup_git.training.prepared import Prepared, Reading, prepare
 from soup_git.training.schema import SoupConfig
-from soup_git.training.tasks import Task
+from soup_git.training.tasks import Task, load
 
 OnCheckpoint = Callable[[int, Path, float, float], None]
 
@@ -200,8 +200,10 @@ def _rows(
         raise config.refuse(
             "data.chat_template", "these rows are text, which no template is applied to"
         )
+    _check_rows(dataset, task, config)
     if config.data.validation is not None:
         other = read(config.data.validation, dataset.format.name, None)
+        _check_rows(other, task, config)
         return dataset, list(dataset.rows), list(other.rows)
     train_rows, held_out = formats.split(dataset.rows, config.data.val_split)
     if not train_rows:
@@ -209,6 +211,19 @@ def _rows(
             "data.val_split", f"all {len(held_out)} rows fell into the validation split"
         )
     return dataset, train_rows, held_out
+
+
+def _check_rows(dataset: Dataset, task: Task, config: SoupConfig) -> None:
+    """Every row that does not fit this config, at once, where the task looks at that."""
+    if not task.check_row:
+        return
+    check, problems = load(task.check_row), Problems()
+    for row in dataset.rows:
+        try:
+            check(row, config)
+        except BadRowError as error:
+            problems.add(row.file, row.line, str(error))
+    problems.raise_if_any(dataset.rows[0].file, len(dataset.rows))
 
 
 def _deciding(

@@ -44,6 +44,7 @@ def build(
             train_dataset=table(train_set),
             eval_dataset=table(eval_set),
             processing_class=reading.tokenizer,
+            **(load(task.equip)(peft_model, reading) if task.equip else {}),
         )
     except (ValueError, TypeError, ImportError, NotImplementedError) as error:
         raise config.refuse("training", f"TRL refuses this: {error}") from error

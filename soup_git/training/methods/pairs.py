@@ -44,6 +44,11 @@ def labelled_columns(examples: Sequence[Example], _reading: Reading) -> dict[str
     return table
 
 
+def whole_columns(examples: Sequence[Example], _reading: Reading) -> dict[str, list[Any]]:
+    """As the trainer of a reward model reads them: each answer with its prompt."""
+    return {f"{key}_ids": [example.parts[key].ids for example in examples] for key in ANSWERS}
+
+
 def judged(row: DataRow, reading: Reading) -> Example:
     """A prompt with an answer, and whether it is a good one."""
     values = row.values
