@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from soup_git.core.adapter import is_safe_pattern
+from soup_git.core.answers import final_answer, without_fence
 from soup_git.data.formats import fitting
 from soup_git.data.rows import BadRowError
+from soup_git.data.schemas import validator_of
 from soup_git.errors import FatalError
 from soup_git.evaluation import toolcalls
 from soup_git.evaluation.rows import EvalRow
@@ -186,33 +186,6 @@ def _contains(task: Task) -> Callable[[str, str], float]:
     return found
 
 
-_FINAL = (
-    re.compile(r"####\s*(\S[^\n]*)"),
-    re.compile(r"\\boxed\{([^{}]*)\}"),
-    re.compile(r"(?:answer|result) (?:is|:|=)\s*:?\s*([^\n]+?)(?:\.\s|\.?$|\n)", re.IGNORECASE),
-)
-_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
-
-
-def final_answer(text: str) -> str:
-    """The answer that a text ends with: after `####`, in \\boxed{}, after "the answer is", else its last number."""
-    for pattern in _FINAL:
-        found = pattern.findall(text)
-        if found:
-            return _plain_number(found[-1].strip())
-    numbers = _NUMBER.findall(text)
-    return _plain_number(numbers[-1] if numbers else text.strip())
-
-
-def _plain_number(text: str) -> str:
-    """`1,234.50` and `$1234.5` are the same answer."""
-    bare = text.strip().strip("$%.").replace(",", "")
-    try:
-        return f"{float(bare):.12g}"
-    except ValueError:
-        return text.strip().lower()
-
-
 def _answer(_task: Task) -> Callable[[str, str], float]:
     return lambda answer, wanted: float(final_answer(answer) == final_answer(wanted))
 
@@ -283,40 +256,7 @@ def _schema_of(row: EvalRow, task: Task) -> Any:
             raise BadRowError("needs a JSON Schema as expected, this is not JSON") from None
     if not isinstance(schema, dict):
         raise BadRowError("needs a JSON Schema: expected in the row, or schema_file in the task")
-    return _validator(schema).schema
-
-
-def _validator(schema: dict[str, Any]) -> Any:
-    """A validator that fetches nothing and runs no pattern that may take for ever."""
-    from jsonschema import SchemaError, validators
-    from referencing import Registry
-
-    kind = validators.validator_for(schema, default=validators.validator_for({}))
-    try:
-        kind.check_schema(schema)
-    except (SchemaError, RecursionError) as error:
-        why = str(getattr(error, "message", error)).splitlines()[0][:200]
-        raise BadRowError(f"needs a JSON Schema: {why}") from None
-    for pattern in _patterns(schema):
-        if not is_safe_pattern(pattern):
-            raise BadRowError(f"has a pattern that cannot be matched safely: {pattern[:80]!r}")
-    return kind(schema, registry=Registry())
-
-
-def _patterns(value: Any) -> list[str]:
-    found: list[str] = []
-    waiting = [value]
-    while waiting:
-        here = waiting.pop()
-        if isinstance(here, dict):
-            if isinstance(here.get("pattern"), str):
-                found.append(here["pattern"])
-            if isinstance(here.get("patternProperties"), dict):
-                found += here["patternProperties"]
-            waiting += here.values()
-        elif isinstance(here, list):
-            waiting += here
-    return found
+    return validator_of(schema).schema
 
 
 def _json_schema(task: Task, _context: Context) -> ScoreAnswer:
@@ -324,11 +264,11 @@ def _json_schema(task: Task, _context: Context) -> ScoreAnswer:
 
     def score(row: EvalRow, answer: str) -> Scored:
         try:
-            value = json.loads(toolcalls.without_fence(answer))
+            value = json.loads(without_fence(answer))
         except (ValueError, RecursionError):
             return {"json_schema": (0.0, 1.0), "json": (0.0, 1.0)}
         try:
-            fits = _validator(_schema_of(row, task)).is_valid(value)
+            fits = validator_of(_schema_of(row, task)).is_valid(value)
         except Unresolvable:
             raise UnscoredError("the schema refers to another one, which is not fetched") from None
         except RecursionError:

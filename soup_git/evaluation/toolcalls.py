@@ -6,18 +6,13 @@ import json
 import re
 from typing import Any
 
+from soup_git.core.answers import without_fence
+
 Call = tuple[str, dict[str, Any]]
 """A tool's name and its arguments."""
 
 _TAGGED = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.DOTALL)
-_FENCED = re.compile(r"\s*```[a-zA-Z]*\s*\n(.*?)\n?\s*```\s*", re.DOTALL)
 _MISTRAL = "[TOOL_CALLS]"
-
-
-def without_fence(text: str) -> str:
-    """The inside of an answer that is one fenced block, else the answer."""
-    found = _FENCED.fullmatch(text)
-    return found[1] if found else text
 
 
 def calls_in(answer: str) -> list[Call]:

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
+from soup_git.core.answers import final_answer
 from soup_git.errors import FatalError
 from soup_git.evaluation.rows import EvalRow
 from soup_git.evaluation.scorers import (
     SCORERS,
     Context,
     UnscoredError,
-    final_answer,
     score_choice,
     scorer_of,
 )
