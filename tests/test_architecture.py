@@ -195,13 +195,16 @@ def core_that_reads_or_writes(sources: list[Source]) -> list[str]:
 
 
 HOMES = {
-    # shell.py types the demo's commands for a user, probes.py runs the user's own eval command;
-    # they ask git and DVC nothing.
+    # shell.py types the demo's commands for a user, probes.py runs the user's own eval command,
+    # rewards/ runs the user's reward function and code that a model wrote; they ask git and DVC
+    # nothing.
     "subprocess": {
         "soup_git.evaluation.probes",
         "soup_git.storage.gitrepo",
         "soup_git.storage.dvcrepo",
         "soup_git.storage.shell",
+        "soup_git.training.rewards.sandbox",
+        "soup_git.training.rewards.workspacefile",
     },
     "git": {"soup_git.storage.gitrepo"},
     "dvc": {"soup_git.storage.dvcrepo"},

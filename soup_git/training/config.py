@@ -196,6 +196,8 @@ _ELSEWHERE = {
     "dataset": "data.train",
     "eval_split": "data.val_split",
     "gdpo_variant": "training.preference_loss (sigmoid_norm divides by length)",
+    "mask_truncated_completions": "training.trl.mask_truncated_completions",
+    "off_policy_mask_threshold": "training.trl.off_policy_mask_threshold",
     "regression_threshold": "gate: {SCORE: {max_drop: …}} in the suite",
 }
 

@@ -6,6 +6,7 @@ a name of its own, and that does what it says here. The rest is refused with the
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Iterator
 from typing import Any
 
@@ -218,7 +219,7 @@ def _options(
 
 
 def _matches(name: str, key: str) -> bool:
-    return name.startswith(key[:-1]) if key.endswith("*") else name == key
+    return fnmatch.fnmatchcase(name, key)
 
 
 def mapping(block: dict[str, Any], key: str) -> dict[str, Any]:

@@ -58,6 +58,8 @@ class Reading:
     tokenizer: Any
     template: Template | None
     config: SoupConfig
+    root: Path
+    """The workspace."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,9 @@ def view(config: SoupConfig, *, workspace_root: Path, row: int = 1) -> TokenView
     base = model.locate(config, workspace_root)
     tokenizer = model.load_tokenizer(base, config)
     template = templates.resolve(config, workspace_root, model.own_template(tokenizer))
-    example: Example = load(task.encode)(chosen, Reading(tokenizer, template, config))
+    example: Example = load(task.encode)(
+        chosen, Reading(tokenizer, template, config, workspace_root)
+    )
     longest = config.data.max_length
     return TokenView(
         place=chosen.place,

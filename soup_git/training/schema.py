@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, PrivateAttr, model_validator
 from soup_git.core.yamllines import Where, line_of, place
 from soup_git.data.formats import ALIASES, FORMATS
 from soup_git.errors import FatalError
-from soup_git.training.taskoptions import STRICT, LabelOptions, PreferenceOptions
+from soup_git.training.taskoptions import STRICT, LabelOptions, PreferenceOptions, RewardOptions
 from soup_git.training.tasks import TASKS, Task, chosen, with_defaults
 
 # Inits that subtract their product from the base's weights. Such an adapter is saved
@@ -109,7 +109,7 @@ class EvalGateBlock(_Block):
     """What drops are measured from: an adapter spec (a revision), or `base`; else the suite's."""
 
 
-class TrainingBlock(PreferenceOptions, LabelOptions, _Block):
+class TrainingBlock(PreferenceOptions, RewardOptions, LabelOptions, _Block):
     """How to train. Options of TRL's config class that are missing here go under `trl`."""
 
     epochs: Annotated[float, Field(gt=0, le=10_000)] = 3

@@ -18,6 +18,7 @@ STRICT = ConfigDict(
 )
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
+Name = Annotated[str, Field(min_length=1)]
 
 
 class PreferenceOptions(BaseModel):
@@ -72,3 +73,32 @@ class LabelOptions(BaseModel):
         | None
     ) = None
     """The labels by name, in the order of the model's outputs."""
+
+
+class RewardOptions(BaseModel):
+    """Learning from rewards for answers that the model gives by itself."""
+
+    model_config = STRICT
+
+    reward_fn: Name | Annotated[list[Name], Field(min_length=1, max_length=8)] | None = None
+    """accuracy, format, verifiable, or a Python file of the workspace; several are added up."""
+    reward_model: Name | None = None
+    """Folder of an adapter of this workspace that task reward_model trained on the same base."""
+    verifiable_domain: Literal["math", "code", "json_schema"] | None = None
+    """What reward_fn: verifiable verifies."""
+    reward_timeout: Annotated[float, Field(gt=0, le=86_400)] = 60.0
+    """Seconds that a Python file may take for the answers of one batch."""
+    num_generations: Annotated[int, Field(ge=2)] | None = None
+    """Answers to each prompt that are compared (TRL: 8 for grpo, 2 for rloo)."""
+    grpo_beta: NotNegative | None = None
+    """How hard GRPO holds on to the base (TRL: 0, not at all)."""
+    grpo_variant: (
+        Literal[
+            "standard", "dapo", "dr_grpo", "bnpo", "gspo", "two_sided", "cispo", "sapo", "luspo",
+            "vespo",
+        ]
+        | None
+    ) = None  # fmt: skip
+    """GRPO as in its paper (standard), or a later one (TRL: dapo)."""
+    grpo_delta: Positive | None = None
+    """The upper bound of grpo_variant: two_sided."""

@@ -72,7 +72,9 @@ class Task:
     check_row: str = ""
     """Row, config -> BadRowError for what does not fit this config; before torch is imported."""
     equip: str = ""
-    """Model, reading -> what else the trainer is constructed with."""
+    """Model, reading, examples -> what else the trainer is constructed with."""
+    inputs: str = ""
+    """Config, workspace -> sha256 of each file that decides the bytes beside data and config."""
     long_rows: Literal["cut", "drop"] = "cut"
     """What happens to rows beyond data.max_length."""
 
@@ -122,6 +124,35 @@ _NO_REFERENCE: dict[str, Any] = {
         "max_completion_length": "data.max_length is for prompt and answer together",
         "is_encoder_decoder": "the base decides it",
         "generate_during_eval": "trackers are off: the run's history is in git",
+    },
+}
+_PROMPTS = "soup_git.training.methods.prompts"
+_REWARDS = {
+    "reward_fn": "",
+    "reward_model": "",
+    "reward_timeout": "",
+    "verifiable_domain": "",
+    "num_generations": "num_generations",
+}
+_RL: dict[str, Any] = {
+    "shapes": ("prompt", "messages", "prompt_completion"),
+    "encode": f"{_PROMPTS}:question",
+    "columns": f"{_PROMPTS}:columns",
+    "check": f"{_PROMPTS}:check",
+    "check_row": f"{_PROMPTS}:check_row",
+    "inputs": f"{_PROMPTS}:inputs",
+    "equip": f"{_PROMPTS}:equip",
+    "defaults": _COMPARING,
+    "long_rows": "drop",
+    "refuses": {
+        "*vllm*": "answers are generated in the process that trains",
+        "use_transformers_*": "answers are generated in the process that trains",
+        "transformers_continuous_*": "answers are generated in the process that trains",
+        "log_completions*": "trackers are off: the run's history is in git",
+        "log_multimodal": "trackers are off: the run's history is in git",
+        "log_unique_prompts": "trackers are off: the run's history is in git",
+        "num_completions_to_print": "trackers are off: the run's history is in git",
+        "chat_template_kwargs": "prompts are tokens before TRL sees them",
     },
 }
 _LABELLED = "soup_git.training.methods.labelled"
@@ -259,6 +290,28 @@ TASKS: dict[str, Task] = {
         options={"simpo_gamma": "simpo_gamma", "cpo_alpha": "cpo_alpha", **_NEFTUNE},
         sets={"loss_type": "simpo", "cpo_alpha": 0.0, "remove_unused_columns": False},
         **_CPO,
+    ),
+    "grpo": Task(
+        name="grpo",
+        summary="answers by itself, in groups, and learns from which got more reward",
+        paper="https://arxiv.org/abs/2402.03300",
+        trainer="soup_git.training.methods.rltrainers:GRPO",
+        config="trl:GRPOConfig",
+        config_sources=(*TRAINING_ARGUMENTS, ("trl", "trainer/grpo_config.py", "GRPOConfig")),
+        options={"grpo_beta": "beta", "grpo_variant": "", "grpo_delta": "delta", **_REWARDS},
+        works_out=f"{_PROMPTS}:variant",
+        **{**_RL, "refuses": {**_RL["refuses"], "max_tool_calling_iterations": "calls no tools"}},
+    ),
+    "rloo": Task(
+        name="rloo",
+        summary="as grpo, with each answer measured from the mean of the others, near the base",
+        paper="https://arxiv.org/abs/2402.14740",
+        trainer="soup_git.training.methods.rltrainers:RLOO",
+        config="trl:RLOOConfig",
+        config_sources=(*TRAINING_ARGUMENTS, ("trl", "trainer/rloo_config.py", "RLOOConfig")),
+        options=_REWARDS,
+        compares=True,
+        **_RL,
     ),
     "reward_model": Task(
         name="reward_model",

@@ -88,6 +88,16 @@ def _conversation(
     return Encoded(ids, in_loss)
 
 
+def prompted(row: DataRow, prompt: Any, reading: Reading) -> tuple[str, list[int]]:
+    """A prompt, text or turns, as text and as tokens, up to where the model is to speak."""
+    if isinstance(prompt, str):
+        return prompt, list(reading.tokenizer(text=prompt)["input_ids"])
+    template = _needed(reading.template, reading.config.base)
+    render = Renderer(reading.tokenizer, template.text, row.values.get("tools"))
+    with _rendering(row, template):
+        return render.text(prompt, prompt=True), render.ids(prompt, prompt=True)
+
+
 def answered(row: DataRow, prompt: Any, answer: Any, reading: Reading) -> Encoded:
     """A prompt with an answer to it, texts or turns; the loss is on all that follows the prompt.
 

@@ -98,12 +98,13 @@ def train(
     task = config.method
     base = model.locate(config, workspace_root)
     dataset, train_rows, held_out = _rows(config, task, workspace_root)
+    inputs = load(task.inputs)(config, workspace_root) if task.inputs else {}
 
     tokenizer = model.load_tokenizer(base, config)
     template = None
     if dataset.conversational:
         template = templates.resolve(config, workspace_root, model.own_template(tokenizer))
-    reading = Reading(tokenizer, template, config)
+    reading = Reading(tokenizer, template, config, workspace_root)
     train_set, eval_set = (prepare(rows, task, reading) for rows in (train_rows, held_out))
     if not train_set.examples:
         raise config.refuse(
@@ -122,7 +123,7 @@ def train(
     with checkpoints.held(state_dir):
         if not (resume and config.training.resume):
             checkpoints.clear(state_dir)
-        facts = _facts(here)
+        facts = _facts(here) | {f"sha256 of {name}": h for name, h in inputs.items()}
         checkpoints.agree(state_dir, _deciding(config, facts, train_rows, held_out))
         done = checkpoints.complete(state_dir)
         if gate is not None:

@@ -37,6 +37,7 @@ def build(
     options = _everyones(config, here, state_dir) | _tasks(config, task)
     options["eval_strategy"] = "steps" if eval_set.examples else "no"
     options |= {k: v for k, v in training.trl.items() if k != "model_init_kwargs"}
+    everything = [*train_set.examples, *eval_set.examples]
     try:
         trainer = with_exactness(load(task.trainer))(
             model=peft_model,
@@ -44,7 +45,7 @@ def build(
             train_dataset=table(train_set),
             eval_dataset=table(eval_set),
             processing_class=reading.tokenizer,
-            **(load(task.equip)(peft_model, reading) if task.equip else {}),
+            **(load(task.equip)(peft_model, reading, everything) if task.equip else {}),
         )
     except (ValueError, TypeError, ImportError, NotImplementedError) as error:
         raise config.refuse("training", f"TRL refuses this: {error}") from error

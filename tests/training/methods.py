@@ -84,3 +84,16 @@ class Words:
             )
             for key, sign in (("chosen", 1), ("rejected", -1))
         )
+
+
+def steerable(workspace: Path, base: Path) -> None:
+    """Give the workspace a base whose words are far apart: the tiny one's logits are all near
+    zero, and the little that an adapter can move there makes no word much likelier."""
+    from safetensors.torch import load_file, save_file
+
+    (workspace / "base").unlink()
+    shutil.copytree(base, workspace / "base")
+    path = workspace / "base" / "model.safetensors"
+    tensors = load_file(path)
+    tensors["lm_head.weight"] = tensors["lm_head.weight"] * 8
+    save_file(tensors, path, metadata={"format": "pt"})

@@ -197,7 +197,7 @@ def test_tokens_and_labels_are_those_that_trl_itself_makes(workspace: Path) -> N
     for case in cases:
         rows(workspace, *case)
         dataset = formats.load_dataset(workspace / "data" / "train.jsonl")
-        reading = prepared.Reading(tokenizer, template, config)
+        reading = prepared.Reading(tokenizer, template, config, workspace)
         ours = prepared.prepare(dataset.rows, TASKS["sft"], reading).examples
         conversational = isinstance(case[0].get("messages", case[0].get("prompt")), list)
         trainer = SFTTrainer(

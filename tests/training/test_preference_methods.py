@@ -162,7 +162,7 @@ def test_tokens_are_those_that_trl_itself_makes(workspace: Path) -> None:
         tokenizer = model.load_tokenizer(base, config)
         template = templates.resolve(config, workspace, model.own_template(tokenizer))
         dataset = formats.load_dataset(workspace / "data" / "train.jsonl", shapes=("pairs",))
-        reading = prepared.Reading(tokenizer, template, config)
+        reading = prepared.Reading(tokenizer, template, config, workspace)
         examples = prepared.prepare(dataset.rows, config.method, reading).examples
         ours = pairs.columns(examples, reading)
         trainer = DPOTrainer(

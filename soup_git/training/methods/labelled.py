@@ -180,7 +180,7 @@ def _tokens(
     return Encoded(ids, [False] * len(ids)), encoding.get("token_type_ids")
 
 
-def equip(model: Any, reading: Reading) -> dict[str, Any]:
+def equip(model: Any, reading: Reading, _examples: Sequence[Example]) -> dict[str, Any]:
     """What transformers' own trainer needs to batch texts, and TRL's bring along."""
     from transformers import DataCollatorWithPadding
 
