@@ -10,6 +10,7 @@ from soup_git.errors import FatalError, run_to_exit_code
 from soup_git.manual.bash import bash_completion
 from soup_git.manual.commandtree import read_tree
 from soup_git.manual.fish import fish_completion
+from soup_git.manual.methods import with_table
 from soup_git.manual.page import manual_page
 from soup_git.manual.reference import reference
 from soup_git.manual.zsh import zsh_completion
@@ -38,6 +39,10 @@ def main(arguments: list[str]) -> int:
     for path, text in generated().items():
         write_atomically(Path(arguments[0]) / path, text.encode())
         say(f"wrote {path}")
+    page = Path(arguments[0]) / "docs/training.md"
+    if page.is_file():
+        write_atomically(page, with_table(page.read_text()).encode())
+        say("wrote the table of tasks in docs/training.md")
     return 0
 
 

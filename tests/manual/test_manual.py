@@ -17,6 +17,7 @@ from soup_git.cli import command_tree
 from soup_git.errors import ExitCode
 from soup_git.manual.__main__ import WRITERS, generated
 from soup_git.manual.commandtree import read_tree
+from soup_git.manual.methods import with_table
 from soup_git.manual.words import EXIT_STATUS
 from tests.conftest import Run
 
@@ -33,6 +34,12 @@ def needs(program: str) -> pytest.MarkDecorator:
 @pytest.mark.parametrize("path", WRITERS)
 def test_the_generated_files_are_current(path: str) -> None:
     assert (ROOT / path).read_text() == generated()[path], "make docs"
+
+
+def test_the_table_of_tasks_is_current() -> None:
+    page = (ROOT / "docs" / "training.md").read_text()
+    assert with_table(page) == page, "make docs"
+    assert with_table(page.replace("| [sft]", "| [stf]")) == page
 
 
 def test_a_changed_verb_shows_in_every_file() -> None:
