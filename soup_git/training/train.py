@@ -17,8 +17,18 @@ from soup_git.core.text import printable
 from soup_git.data import formats
 from soup_git.data.formats import Dataset
 from soup_git.data.rows import DataRow
-from soup_git.training import adapter, checkpoints, machine, model, templates, tokens
+from soup_git.training import (
+    adapter,
+    checkpoints,
+    machine,
+    model,
+    optimizers,
+    quantized,
+    templates,
+    tokens,
+)
 from soup_git.training.curve import Curve, as_csv, rounded
+from soup_git.training.lora import kinds
 from soup_git.training.machine import Machine
 from soup_git.training.schema import SoupConfig
 from soup_git.training.tasks import TASKS, Task, load
@@ -118,7 +128,10 @@ def train(
 
     if gate is not None:
         gate.prepare()
+    stored_as = quantized.check(base, config)
     here = machine.resolve(config)
+    quantized.check_device(config, stored_as, here.device)
+    optimizers.check_device(config, here.device)
     from soup_git.training import loop
 
     _quiet_libraries()
@@ -134,9 +147,15 @@ def train(
         import transformers
 
         transformers.set_seed(config.training.seed)
-        base_model = model.load(base, config, dtype=here.dtype, device=here.device)
+        how = quantized.load_options(config, here.dtype, here.device, stored_as)
+        base_model = quantized.keep_as_trained(model.load(base, config, dtype=here.dtype, **how))
         base_model.config.use_cache = False
-        peft_model = adapter.attach(base_model, config)
+        peft_model = adapter.attach(
+            base_model,
+            config,
+            train_set.sequences,
+            original=lambda: model.load(base, config, dtype=here.dtype),
+        )
         trainer = _trainer(
             config, task, here, peft_model, tokenizer, train_set, eval_set, state_dir
         )
@@ -158,8 +177,7 @@ def train(
 
         final = adapter.factors(peft_model)
         adapter.check_alive(final, run.initial, adapter.modules(peft_model), config.training.lora)
-        initial = run.initial if config.training.lora.mutates_base else None
-        adapter.save(final, initial, peft_model, config, output)
+        adapter.save(*run.adapter(), output)
 
     trainable, total = _parameters(peft_model)
     report = TrainReport(
@@ -276,6 +294,7 @@ def _trainer(
     if "neftune_alpha" in task.options:
         options["neftune_noise_alpha"] = training.neftune_alpha
     options |= {k: v for k, v in training.trl.items() if k != "model_init_kwargs"}
+    trainable = [(p, p.data) for p in peft_model.parameters() if p.requires_grad]
     try:
         arguments = load(task.config)(**options)
         trainer = with_exactness(load(task.trainer))(
@@ -287,6 +306,10 @@ def _trainer(
         )
     except (ValueError, TypeError, ImportError, NotImplementedError) as error:
         raise config.refuse("training", f"TRL refuses this: {error}") from error
+    for parameter, data in trainable:
+        # On a quantized base TRL rounds the adapter to bf16, whatever the precision asked for;
+        # most of a small learning rate's updates would be lost in it.
+        parameter.data = data
     if training.eval_steps is None:
         batches = len(trainer.get_train_dataloader())
         per_epoch = math.ceil(batches / training.gradient_accumulation_steps)
@@ -347,8 +370,7 @@ def _header(config: SoupConfig, peft_model: Any, train_set: Prepared, eval_set: 
     length = f"{training.epochs:g} epochs"
     if training.max_steps is not None:
         length = f"{training.max_steps:,} steps"
-    kind = "dora" if training.lora.use_dora else "lora"
-    lora = f"{kind} r{training.lora.r} on {len(adapter.modules(peft_model))} modules"
+    lora = f"{kinds.title(training.lora)} r{training.lora.r} on {len(adapter.modules(peft_model))} modules"
     size = f"({_millions(trainable)} of {_millions(base)} parameters)"
     batch = f"effective batch {training.batch_size * training.gradient_accumulation_steps}"
     parts = (config.task, printable(config.base), f"{lora} {size}", rows, length, batch)
