@@ -15,6 +15,7 @@ that of the attention's linear layers. Those get it back after the adapter is at
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -35,15 +36,25 @@ def inside_wrappers(model: Any, targets: Targets) -> Targets:
     """`targets` that name the linear layer inside each clipping wrapper, not the wrapper."""
     if not isinstance(targets.modules, list):
         return targets  # all-linear finds the layers inside by itself; a pattern is exact
-    wanted = targets.modules
-    wrapped = [n for n in clippable(model) if any(n == w or n.endswith(f".{w}") for w in wanted)]
+    wrapped = [name for name in clippable(model) if _named(name, targets.modules)]
     if not wrapped:
         return targets
     inner = sorted({f"{name.rpartition('.')[2]}.linear" for name in wrapped})
+    # A wrapper that the user leaves out takes the layer inside with it.
+    left_out = [f"{name}.linear" for name in wrapped if _named(name, targets.exclude)]
+    names = [*wrapped, *left_out]
     if isinstance(targets.exclude, str):
-        names = "|".join(name.replace(".", r"\.") for name in wrapped)
-        return replace(targets, modules=[*wanted, *inner], exclude=f"({targets.exclude})|({names})")
-    return replace(targets, modules=[*wanted, *inner], exclude=[*(targets.exclude or []), *wrapped])
+        exclude: str | list[str] = f"({targets.exclude})|({'|'.join(map(re.escape, names))})"
+    else:
+        exclude = [*(targets.exclude or []), *names]
+    return replace(targets, modules=[*targets.modules, *inner], exclude=exclude)
+
+
+def _named(module: str, names: str | list[str] | None) -> bool:
+    """Does `names` mean this module? PEFT's rule: a whole pattern, or ends of dotted names."""
+    if isinstance(names, str):
+        return re.fullmatch(names, module) is not None
+    return any(module == name or module.endswith(f".{name}") for name in names or ())
 
 
 def dropout_of_parameters(lora: LoraBlock, targets: Targets) -> Targets:
