@@ -133,7 +133,10 @@ PEFT_REFUSED = {
     "save_projection": "without them the adapter depends on torch's random numbers",
     "runtime_config": "is not saved, so the adapter would not be what was trained",
 }
-_MODEL_KWARGS_OURS = {"revision", "trust_remote_code", "dtype", "torch_dtype", "use_safetensors"}
+_MODEL_KWARGS_OURS = {
+    *("revision", "trust_remote_code", "dtype", "torch_dtype", "use_safetensors"),
+    *("device_map", "quantization_config", "load_in_4bit", "load_in_8bit"),
+}
 
 
 def check(raw: dict[str, Any]) -> Iterator[tuple[Where, str]]:
