@@ -8,11 +8,12 @@ with factors [B, -B₀] and [A; A₀].
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,6 @@ WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 # Without the second factor the update is zero, whatever the first one holds.
 _SECOND = re.compile(r"\.lora_B|\.lora_embedding_B|\.vera_lambda_b")
-_FACTORS = re.compile(r"\.lora_|\.vera_")
 
 
 def attach(
@@ -104,6 +104,19 @@ def modules(peft_model: Any) -> list[str]:
         for name in peft_model.base_model.targeted_module_names
         if isinstance(peft_model.base_model.model.get_submodule(name), BaseTunerLayer)
     ]
+
+
+@contextlib.contextmanager
+def kept_exact(peft_model: Any) -> Iterator[None]:
+    """What trains keeps its precision, whatever is done to the model inside.
+
+    TRL rounds the adapter on a quantized base to bf16 while it builds a trainer, also where
+    fp32 is asked for: most of what a small learning rate adds would be lost in it.
+    """
+    trainable = [(p, p.data) for p in peft_model.parameters() if p.requires_grad]
+    yield
+    for parameter, data in trainable:
+        parameter.data = data
 
 
 def factors(peft_model: Any) -> Tensors:
@@ -214,8 +227,7 @@ def check_alive(tensors: Tensors, initial: Tensors, targets: list[str], lora: Lo
             "training changed nothing in it (was the learning rate 0 all through, in warmup?)"
         )
     second = [t for name, t in tensors.items() if _SECOND.search(name)]
-    others = [t for name, t in tensors.items() if not _FACTORS.search(name)]
-    if not lora.mutates_base and not any(t.any() for t in second) and not others:
+    if not lora.mutates_base and second and not any(t.any() for t in second):
         raise _dead("its update is zero everywhere")
 
 

@@ -156,9 +156,10 @@ def train(
             train_set.sequences,
             original=lambda: model.load(base, config, dtype=here.dtype),
         )
-        trainer = _trainer(
-            config, task, here, peft_model, tokenizer, train_set, eval_set, state_dir
-        )
+        with adapter.kept_exact(peft_model):
+            trainer = _trainer(
+                config, task, here, peft_model, tokenizer, train_set, eval_set, state_dir
+            )
         run = loop.Run(
             config, trainer, peft_model, state_dir=state_dir, on_checkpoint=on_checkpoint
         )
@@ -294,7 +295,6 @@ def _trainer(
     if "neftune_alpha" in task.options:
         options["neftune_noise_alpha"] = training.neftune_alpha
     options |= {k: v for k, v in training.trl.items() if k != "model_init_kwargs"}
-    trainable = [(p, p.data) for p in peft_model.parameters() if p.requires_grad]
     try:
         arguments = load(task.config)(**options)
         trainer = with_exactness(load(task.trainer))(
@@ -306,10 +306,6 @@ def _trainer(
         )
     except (ValueError, TypeError, ImportError, NotImplementedError) as error:
         raise config.refuse("training", f"TRL refuses this: {error}") from error
-    for parameter, data in trainable:
-        # On a quantized base TRL rounds the adapter to bf16, whatever the precision asked for;
-        # most of a small learning rate's updates would be lost in it.
-        parameter.data = data
     if training.eval_steps is None:
         batches = len(trainer.get_train_dataloader())
         per_epoch = math.ceil(batches / training.gradient_accumulation_steps)
