@@ -7,6 +7,7 @@ than the one here, or where transformers can compute with it and not train throu
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,6 +151,14 @@ def check_device(config: SoupConfig, found: str | None, device: str) -> None:
             "DoRA has measured their norms",
             hint="quantization: 4bit goes with use_dora",
         )
+
+
+def versions(config: SoupConfig, found: str | None) -> dict[str, str]:
+    """The versions of what quantizes: they decide the bytes of a run as well."""
+    names = [pip_name for _, pip_name in FORMATS[found].packages] if found else []
+    if found == "bitsandbytes" or config.training.quantization in _BITSANDBYTES:
+        names = ["bitsandbytes"]
+    return {name: importlib.metadata.version(name.partition("[")[0]) for name in names}
 
 
 def keep_as_trained(model: Any) -> Any:

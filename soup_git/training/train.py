@@ -138,7 +138,7 @@ def train(
     with checkpoints.held(state_dir):
         if not (resume and config.training.resume):
             checkpoints.clear(state_dir)
-        facts = _facts(here)
+        facts = _facts(here) | quantized.versions(config, stored_as)
         checkpoints.agree(state_dir, _deciding(config, facts, train_rows, held_out))
         done = checkpoints.complete(state_dir)
         if gate is not None:

@@ -109,6 +109,7 @@ def test_a_base_that_comes_in_four_bits_trains_to_the_bytes_of_one_loaded_so(
     comes, report = digest(workspace, "base=four")
     assert comes == loaded
     assert report.base == "four"
+    assert report.run["bitsandbytes"]
     assert digest(workspace, "base=four", "training.quantization=bitsandbytes")[0] == loaded
 
 

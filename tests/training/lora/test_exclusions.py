@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from soup_git.errors import FatalError
 from soup_git.training.config import load_config
+from soup_git.training.quantized import FORMATS
+from soup_git.training.schema import INITS, PREQUANTIZED, LoraBlock, TrainingBlock
 
 BASE = "base: m\ndata: {train: data/x.jsonl}\n"
 
@@ -109,3 +113,13 @@ def test_a_pair_that_excludes_each_other_is_refused_with_the_reason(
 )
 def test_what_goes_together_is_taken(options: str) -> None:
     assert load_config(f"{BASE}training: {{{options}}}\n", check_upstream=False)
+
+
+def test_the_page_names_every_key_and_every_value() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "lora.md").read_text()
+    general = {"r", "alpha", "dropout", "target_modules", "modules_to_save", "bias", "peft"}
+    general |= {"layers_pattern"}
+    keys = set(LoraBlock.model_fields) - general
+    keys |= {k for k in TrainingBlock.model_fields if k.startswith(("lora", "relora_", "freeze_"))}
+    assert not [name for name in keys | set(INITS) if f"`{name}" not in page and name != "lora"]
+    assert all(name in page for name in (*PREQUANTIZED, *FORMATS))
