@@ -22,6 +22,7 @@ from soup_git.arithmetic.products import hadamard, kronecker
 from soup_git.core.adapter import module_of
 from soup_git.core.manifest import Tensor
 from soup_git.errors import FatalError
+from soup_git.storage import vectorbank
 from soup_git.storage.blas import use_one_blas_thread
 from soup_git.storage.resolver import Adapter
 from soup_git.storage.tensors import TensorFile
@@ -106,6 +107,7 @@ class OpenAdapter:
         """Everything the adapter holds, as rows of a comparison. Nothing is left out."""
         units = [self._module_unit(module) for module in self.modules.values()]
         units += self._product_units()
+        units += self._bank_units()
         used = {name for unit in units for name in unit.tensors}
         units += [self._tensor_unit(name) for name in self.file.entries if name not in used]
         return {unit.name: unit for unit in units}
@@ -133,6 +135,19 @@ class OpenAdapter:
     def _product(self, build: _Build, parts: Mapping[str, str], scale: float) -> list[Update]:
         left, right = build({p: self.file[n].read(work=np.float64) for p, n in parts.items()})
         return [Update(Stored(left, "F64"), Stored(right, "F64"), scale)]
+
+    def _bank_units(self) -> Iterator[Unit]:
+        """VB-LoRA: two tensors of logits, and the bank that they choose from."""
+        if self.adapter.config.peft_type != "VBLORA" or vectorbank.BANK not in self.file.entries:
+            return
+        for prefix, names in vectorbank.modules(self.file.entries).items():
+            load = partial(self._from_bank, names)
+            yield Unit(module_of(f"{prefix}.vblora_logits_A"), (*names, vectorbank.BANK), 1.0, load)
+
+    def _from_bank(self, names: tuple[str, str]) -> list[Update]:
+        a, b, bank = (self.file[n].read(work=np.float64) for n in (*names, vectorbank.BANK))
+        left, right = vectorbank.factors(a, b, bank, int(self.settings.get("topk", 2)))
+        return [Update(Stored(left, "F64"), Stored(right, "F64"), 1.0)]
 
     def _tensor_unit(self, name: str) -> Unit:
         def column() -> list[Update]:

@@ -1,63 +1,72 @@
 """LoRA onto a base, and the trained adapter out of it: checked alive, saved plain.
 
-What is saved always loads on the untouched base. pissa and olora start by moving part of
-the base's weight W into the adapter (W - s·B₀A₀ stays behind), so their own factors would
+What is saved always loads on the untouched base. pissa, olora and corda start by moving part
+of the base's weight W into the adapter (W - s·B₀A₀ stays behind), so their own factors would
 be wrong on W. The update relative to W is s·(BA - B₀A₀), exactly a LoRA of twice the rank
 with factors [B, -B₀] and [A; A₀].
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import re
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from soup_git.errors import FatalError
+from soup_git.training.lora import freezing, inits, kinds, surgery
+from soup_git.training.lora.inits import Tokens
 from soup_git.training.schema import LoraBlock, SoupConfig
 from soup_git.training.tasks import HEADS
 
 Tensors = dict[str, Any]  # name in the adapter's file -> torch.Tensor
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
+# Without the second factor the update is zero, whatever the first one holds.
+_SECOND = re.compile(r"\.lora_B|\.lora_embedding_B|\.vera_lambda_b")
 
 
-def attach(model: Any, config: SoupConfig) -> Any:
-    """A PeftModel around `model`, with `training.lora`. Draws from torch's generator."""
+def attach(
+    model: Any,
+    config: SoupConfig,
+    rows: Sequence[Tokens] = (),
+    *,
+    original: Callable[[], Any] | None = None,
+) -> Any:
+    """A PeftModel around `model`, with `training.lora`. Draws from torch's generator.
+
+    `rows` are the training rows, for inits that look at them; `original` loads the base
+    unquantized, for the one that looks at what quantizing lost.
+    """
     import peft
 
-    lora = config.training.lora
-    init: bool | str = True if lora.init_strategy == "random" else lora.init_strategy
-    if config.training.quantization != "none":
+    training, lora = config.training, config.training.lora
+    if getattr(model, "is_quantized", False):
         model = peft.prepare_model_for_kbit_training(
-            model, use_gradient_checkpointing=config.training.gradient_checkpointing
+            model, use_gradient_checkpointing=training.gradient_checkpointing
         )
+    layers, frozen = freezing.frozen_layers(model, config)
+    exclude = freezing.excluding(lora.exclude_modules, layers, frozen)
+    wanted = None if lora.target_modules == "auto" else lora.target_modules
+    targets = kinds.Targets(wanted, exclude, lora.dropout)
+    targets = surgery.dropout_of_parameters(lora, surgery.inside_wrappers(model, targets))
     try:
-        peft_config = peft.LoraConfig(
-            task_type=HEADS[config.method.head].task_type,
-            r=lora.r,
-            lora_alpha=lora.alpha,
-            lora_dropout=lora.dropout,
-            target_modules=None if lora.target_modules == "auto" else lora.target_modules,
-            exclude_modules=lora.exclude_modules,
-            modules_to_save=lora.modules_to_save,
-            bias=lora.bias,
-            use_dora=lora.use_dora,
-            use_rslora=lora.use_rslora,
-            init_lora_weights=init,
-            rank_pattern=dict(lora.rank_pattern),
-            alpha_pattern=dict(lora.alpha_pattern),
-            layers_to_transform=lora.layers_to_transform,
-            layers_pattern=lora.layers_pattern,
-            target_parameters=lora.target_parameters,
-            **lora.peft,
+        peft_config = kinds.peft_config(
+            config, targets, task_type=HEADS[config.method.head].task_type
         )
         _check_names(model, config)
-        peft_model = peft.get_peft_model(model, peft_config)
+        inits.before(model, peft_config, config, rows)
+        # eva makes its own factors, so PEFT is to make none.
+        peft_model = peft.get_peft_model(model, peft_config, low_cpu_mem_usage=lora.init == "eva")
+        inits.after(peft_model, config, rows, original)
     except (ValueError, TypeError, ImportError, NotImplementedError) as error:
         raise config.refuse("training.lora", f"PEFT refuses this: {error}") from error
+    surgery.give_dropout_back(peft_model, lora)
+    freezing.still(peft_model, layers, frozen)
     names = [name for name, p in peft_model.named_parameters() if p.requires_grad]
     if lora.bias != "none" and not any(name.endswith(".bias") for name in names):
         raise config.refuse("training.lora.bias", f"{config.base} has no such biases to train")
@@ -90,8 +99,27 @@ def _check_names(model: Any, config: SoupConfig) -> None:
 
 
 def modules(peft_model: Any) -> list[str]:
-    """Names of the modules that got an adapter."""
-    return list(peft_model.base_model.targeted_module_names)
+    """Names of the modules that got an adapter, and kept it: eva may give one rank 0."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return [
+        name
+        for name in peft_model.base_model.targeted_module_names
+        if isinstance(peft_model.base_model.model.get_submodule(name), BaseTunerLayer)
+    ]
+
+
+@contextlib.contextmanager
+def kept_exact(peft_model: Any) -> Iterator[None]:
+    """What trains keeps its precision, whatever is done to the model inside.
+
+    TRL rounds the adapter on a quantized base to bf16 while it builds a trainer, also where
+    fp32 is asked for: most of what a small learning rate adds would be lost in it.
+    """
+    trainable = [(p, p.data) for p in peft_model.parameters() if p.requires_grad]
+    yield
+    for parameter, data in trainable:
+        parameter.data = data
 
 
 def factors(peft_model: Any) -> Tensors:
@@ -143,7 +171,9 @@ def settings(peft_model: Any, config: SoupConfig) -> dict[str, Any]:
     values["revision"] = config.revision
     values["inference_mode"] = True
     # The weights are in the file: loading must not start an init that moves the base.
-    values["init_lora_weights"] = True
+    if lora.kind == "lora":
+        values["init_lora_weights"] = True
+        values["eva_config"] = values["corda_config"] = None
     if lora.mutates_base:
         values["r"] *= 2
         values["rank_pattern"] = {k: 2 * r for k, r in lora.rank_pattern.items()}
@@ -153,20 +183,15 @@ def settings(peft_model: Any, config: SoupConfig) -> dict[str, Any]:
     return values
 
 
-def save(
-    tensors: Tensors, initial: Tensors | None, peft_model: Any, config: SoupConfig, folder: Path
-) -> None:
-    """Write adapter_model.safetensors and adapter_config.json, and nothing else.
+def save(tensors: Tensors, values: dict[str, Any], folder: Path) -> None:
+    """Write adapter_model.safetensors and adapter_config.json (`values`), and nothing else.
 
-    `initial` are the factors before training, for inits that mutate the base, else None.
     Each file appears whole or not at all.
     """
     from safetensors.torch import save_file
 
-    if initial is not None:
-        tensors = plain(tensors, initial, rslora=config.training.lora.use_rslora)
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(settings(peft_model, config), indent=2, sort_keys=True, default=_plain_value)
+    text = json.dumps(values, indent=2, sort_keys=True, default=_plain_value)
     _whole(folder / CONFIG, lambda path: path.write_text(text + "\n", encoding="utf-8"))
     _whole(folder / WEIGHTS, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
 
@@ -204,7 +229,7 @@ def check_alive(tensors: Tensors, initial: Tensors, targets: list[str], lora: Lo
         raise _dead(
             "training changed nothing in it (was the learning rate 0 all through, in warmup?)"
         )
-    second = [t for name, t in tensors.items() if ".lora_B" in name or "lora_embedding_B" in name]
+    second = [t for name, t in tensors.items() if _SECOND.search(name)]
     if not lora.mutates_base and second and not any(t.any() for t in second):
         raise _dead("its update is zero everywhere")
 

@@ -21,7 +21,7 @@ from soup_git.core import yamllines
 from soup_git.core.yamllines import Where, line_of, nearest
 from soup_git.errors import FatalError
 from soup_git.training import passthrough, rules
-from soup_git.training.schema import SoupConfig, json_schema
+from soup_git.training.schema import INITS, SoupConfig, json_schema
 from soup_git.training.tasks import GONE
 
 __all__ = ["SoupConfig", "json_schema", "load_config"]
@@ -184,8 +184,12 @@ _ELSEWHERE = {
     "lora_r": "training.lora.r",
     "lora_alpha": "training.lora.alpha",
     "lora_dropout": "training.lora.dropout",
-    "use_olora": "training.lora.init_strategy: olora",
     "init_lora_weights": "training.lora.init_strategy",
+    "vblora": "training.lora.use_vblora",
+    "use_galore": "nothing, as an adapter's factors have a low rank already: GaLore is for full weights",
+    "galore_rank": "nothing, as use_galore is not offered: GaLore is for full weights",
+    "galore_update_proj_gap": "nothing, as use_galore is not offered: GaLore is for full weights",
+    "galore_scale": "nothing, as use_galore is not offered: GaLore is for full weights",
     "load_in_4bit": "training.quantization: 4bit",
     "load_in_8bit": "training.quantization: 8bit",
     "bf16": "training.precision: bf16",
@@ -225,15 +229,12 @@ def _suggestion(where: Where) -> str:
 
 
 def _init_refusal(value: Any) -> str:
-    unable = {
-        "eva": "needs a pass over the data that is not offered yet",
-        "corda": "PEFT reloads it wrongly",
-        "lora_ga": "PEFT reloads it wrongly",
-        "loftq": "PEFT's needs a GPU and is not offered yet",
-    }
-    if value in unable:
-        return f"{value}: {unable[value]}; pissa and olora start from the base's weights too"
-    names = ("random", "gaussian", "orthogonal", "pissa", "pissa_niter_16", "olora")
+    if value == "lora_ga":
+        return (
+            "lora_ga: PEFT takes its gradients from a base that it then moves, and reloads it "
+            "wrongly (the outputs are 40% off); pissa and corda start from the base's weights too"
+        )
+    names = ("pissa_niter_16", *INITS)
     return f"should be one of {', '.join(names)}{nearest(value, names)}"
 
 

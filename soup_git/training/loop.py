@@ -25,11 +25,13 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 from transformers.trainer_callback import TrainerState
 
 from soup_git.errors import ExitCode, FatalError
-from soup_git.training import adapter, checkpoints
+from soup_git.training import adapter, checkpoints, optimizers
 from soup_git.training.curve import Curve
+from soup_git.training.lora import relora
 from soup_git.training.schema import SoupConfig
 
 OnCheckpoint = Callable[[int, Path, float, float], None]
+_FACTORS = "factors.safetensors"
 
 
 class ExactMixin:
@@ -58,12 +60,21 @@ class ExactMixin:
         return metrics
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        config = self.soup.config
         with self._blaming("training.optimizer"):
+            if config.training.loraplus_lr_ratio is not None:
+                self.optimizer = optimizers.loraplus(self, config)
+                return self.optimizer
             return super().create_optimizer(*args, **kwargs)  # type: ignore[misc]
 
-    def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
+    def create_scheduler(self, num_training_steps: int, *args: Any, **kwargs: Any) -> Any:
+        config = self.soup.config
         with self._blaming("training.scheduler"):
-            return super().create_scheduler(*args, **kwargs)  # type: ignore[misc]
+            schedule = super().create_scheduler(num_training_steps, *args, **kwargs)  # type: ignore[misc]
+        relora.check_it_fires(config, num_training_steps)
+        if isinstance(self.soup.relora, relora.Restarts):
+            relora.jagged(schedule, num_training_steps, config.training)
+        return schedule
 
     @contextlib.contextmanager
     def _blaming(self, key: str) -> Iterator[None]:
@@ -123,6 +134,7 @@ class Run:
         self.state_dir = state_dir
         self.on_checkpoint = on_checkpoint
         self.initial = adapter.factors(peft_model)
+        self.relora = relora.of(config, peft_model)
         self.curve = Curve(config.training.logging_steps)
         self.step_loss = 0.0
         self.stop_requested = False
@@ -130,21 +142,35 @@ class Run:
         """Judges the adapter after an epoch: why training should stop, or nothing."""
         self.gate_failed = ""
 
+    def adapter(self) -> tuple[adapter.Tensors, dict[str, Any]]:
+        """The adapter for the untouched base as it is now: its tensors, and its settings."""
+        tensors = adapter.factors(self.model)
+        values = adapter.settings(self.model, self.config)
+        lora = self.config.training.lora
+        if lora.mutates_base:
+            tensors = adapter.plain(tensors, self.initial, rslora=lora.use_rslora)
+        if isinstance(self.relora, relora.Restarts):
+            tensors, values = self.relora.flat(tensors), self.relora.settings(values)
+        return tensors, values
+
     @property
-    def _mutated(self) -> bool:
-        return self.config.training.lora.mutates_base
+    def _converts(self) -> bool:
+        """Is what is saved for the untouched base something else than what trains?"""
+        restarts = isinstance(self.relora, relora.Restarts)
+        return restarts or self.config.training.lora.mutates_base
 
     def write_adapter(self, folder: Path) -> None:
-        """The adapter as it is now; for a mutating init also the factors that resuming needs."""
-        tensors = adapter.factors(self.model)
-        initial = self.initial if self._mutated else None
-        adapter.save(tensors, initial, self.model, self.config, folder)
-        if self._mutated:
-            save_file(tensors, folder / "factors.safetensors")
+        """The adapter as it is now, and where that is not enough, what resuming needs."""
+        adapter.save(*self.adapter(), folder)
+        if self._converts:
+            kept = self.relora.state() if isinstance(self.relora, relora.Restarts) else {}
+            save_file(adapter.factors(self.model) | kept, folder / _FACTORS)
 
     def read_factors(self, folder: Path) -> None:
-        name = "factors.safetensors" if self._mutated else adapter.WEIGHTS
-        adapter.load_factors(self.model, load_file(folder / name))
+        tensors = load_file(folder / (_FACTORS if self._converts else adapter.WEIGHTS))
+        if isinstance(self.relora, relora.Restarts):
+            tensors = self.relora.restore(tensors)
+        adapter.load_factors(self.model, tensors)
 
     def publish(self, step: int) -> Path:
         self.curve.save(checkpoints.saving(self.state_dir) / f"checkpoint-{step}" / "curve.json")
@@ -164,6 +190,8 @@ class Run:
         self.trainer.remove_callback(PrinterCallback)  # it prints to stdout
         line = _ProgressLine()
         self.trainer.add_callback(_Watch(self, line))
+        if self.relora is not None:
+            self.trainer.add_callback(self.relora)
         if resume_from is not None:
             self.curve.restore(resume_from / "curve.json")
             self.announce(resume_from)
@@ -221,8 +249,8 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         self._line.begin(state.global_step)
 
     def on_optimizer_step(self, _args: Any, _state: Any, _control: Any, **kwargs: Any) -> None:
-        # Before the scheduler moves on: the rate this step was made with.
-        self._learning_rate = kwargs["optimizer"].param_groups[0]["lr"]
+        # Before the scheduler moves on: the rate this step was made with. torchao's is a tensor.
+        self._learning_rate = float(kwargs["optimizer"].param_groups[0]["lr"])
 
     def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
         run = self._run

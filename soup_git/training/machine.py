@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import sys
@@ -39,6 +40,8 @@ class Machine:
 def prepare_process(config: SoupConfig) -> None:
     """Set what torch and the hub client read once, at import. Call it before either is."""
     os.environ.update(_QUIET)
+    # It reports on import that a kernel could not be downloaded, and each cast of 8bit.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     wanted = _PORTABLE if config.training.reproducible == "portable" else _EXACT_GPU
     late = {k for k, v in wanted.items() if os.environ.get(k) != v}
     if late and wanted is _PORTABLE and "torch" in sys.modules:

@@ -147,27 +147,13 @@ def own_template(tokenizer: Any) -> str | None:
     return template.get("default") if isinstance(template, dict) else template
 
 
-def load(base: Base, config: SoupConfig, *, dtype: str, device: str) -> Any:
+def load(base: Base, config: SoupConfig, *, dtype: str, **options: Any) -> Any:
     """The base model for training, in `dtype` ("float32", …), frozen by PEFT later."""
-    import torch
-    from transformers import BitsAndBytesConfig
-
     task = config.method
     extra = dict(config.training.trl.get("model_init_kwargs") or {})
     if task.head_options:
         extra |= load_named(task.head_options)(config)
-    if config.training.quantization != "none":
-        extra["device_map"] = {"": device}  # quantizes on the way in; else the trainer moves it
-    if config.training.quantization == "4bit":
-        extra["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=getattr(torch, dtype),
-        )
-    elif config.training.quantization == "8bit":
-        extra["quantization_config"] = BitsAndBytesConfig(load_in_8bit=True)
-    return load_weights(base, config, dtype=dtype, auto=HEADS[task.head].auto, **extra)
+    return load_weights(base, config, dtype=dtype, auto=HEADS[task.head].auto, **extra, **options)
 
 
 def load_weights(

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from soup_git.core.yamllines import Where, nearest
-from soup_git.training import upstream
+from soup_git.training import optimizers, upstream
+from soup_git.training.lora.kinds import KINDS
 from soup_git.training.tasks import TASKS, chosen
 
 # Options of TRL's config that soup.yaml has under a name of its own, and those that would
@@ -103,6 +104,8 @@ TRL_REFUSED = {
 }
 PEFT_IS_OURS = {
     "r": "training.lora.r",
+    "vera_dropout": "training.lora.dropout",
+    "vblora_dropout": "training.lora.dropout",
     "lora_alpha": "training.lora.alpha",
     "lora_dropout": "training.lora.dropout",
     "init_lora_weights": "training.lora.init_strategy",
@@ -127,38 +130,18 @@ PEFT_REFUSED = {
     "peft_version": "PEFT writes it",
     "inference_mode": "the trainer decides it",
     "megatron_*": "needs a launcher, which is not offered yet",
-    "loftq_config": "init_strategy: loftq is not offered yet",
-    "use_qalora": "needs a GPTQ base, which is not offered yet",
-    "qalora_group_size": "needs a GPTQ base, which is not offered yet",
-    "eva_config": "init_strategy: eva is not offered yet",
-    "corda_config": "init_strategy: corda is not offered",
+    "loftq_config": "that is training.lora.loftq_bits and loftq_iter here",
+    "use_qalora": "PEFT pools the inputs in it, which no other tool that reads the adapter does",
+    "qalora_group_size": "PEFT pools the inputs in it, which no other tool that reads it does",
     "lora_ga_config": "init_strategy: lora_ga is not offered",
+    "init_weights": "the adapter would not start from zero",
+    "save_only_topk_weights": "a checkpoint could not be resumed",
+    "save_projection": "without them the adapter depends on torch's random numbers",
     "runtime_config": "is not saved, so the adapter would not be what was trained",
 }
-PEFT_SOURCES = (
-    ("peft", "config.py", "PeftConfigMixin"),
-    ("peft", "config.py", "PeftConfig"),
-    ("peft", "tuners/lora/config.py", "LoraConfig"),
-)
-_MODEL_KWARGS_OURS = {"revision", "trust_remote_code", "dtype", "torch_dtype", "use_safetensors"}
-# transformers asks for these only when training starts.
-_OPTIMIZER_NEEDS = {
-    "galore": "galore_torch",
-    "apollo": "apollo_torch",
-    "lomo": "lomo_optim",
-    "grokadamw": "grokadamw",
-    "schedule_free": "schedulefree",
-    "stable_adamw": "optimi",
-    "torch_4bit": "torchao",
-    "torch_8bit": "torchao",
-    "_xla": "torch_xla",
-    "_npu": "torch_npu",
-    "anyprecision": "torchdistx",
-    "8bit": "bitsandbytes",
-    "lion": "bitsandbytes",
-    "paged": "bitsandbytes",
-    "ademamix": "bitsandbytes",
-    "bnb": "bitsandbytes",
+_MODEL_KWARGS_OURS = {
+    *("revision", "trust_remote_code", "dtype", "torch_dtype", "use_safetensors"),
+    *("device_map", "quantization_config", "load_in_4bit", "load_in_8bit"),
 }
 
 
@@ -177,25 +160,38 @@ def check(raw: dict[str, Any]) -> Iterator[tuple[Where, str]]:
     )
     for name in sorted(_MODEL_KWARGS_OURS & set(mapping(trl, "model_init_kwargs"))):
         yield ("training", "trl", "model_init_kwargs", name), "is git-soup's to decide"
-    peft = mapping(lora, "peft")
-    known = upstream.options(PEFT_SOURCES)
-    yield from _options(("training", "lora", "peft"), peft, known, PEFT_IS_OURS, PEFT_REFUSED)
-    for key, file, enum in (
-        ("scheduler", "trainer_utils.py", "SchedulerType"),
-        ("optimizer", "training_args.py", "OptimizerNames"),
-    ):
-        value = training.get(key)
-        names = upstream.enum_values("transformers", file, enum)
-        if isinstance(value, str) and value not in names:
-            yield ("training", key), f"{value} is not one of {', '.join(names)}"
-    for part, package in _OPTIMIZER_NEEDS.items():
-        if part in str(training.get("optimizer")):
-            if not upstream.installed(package):
-                yield ("training", "optimizer"), f"needs {package}, which is not installed"
-            break
+    yield from _peft(lora)
+    names = upstream.enum_values("transformers", "trainer_utils.py", "SchedulerType")
+    scheduler = training.get("scheduler")
+    if isinstance(scheduler, str) and scheduler not in names:
+        yield ("training", "scheduler"), f"{scheduler} is not one of {', '.join(names)}"
+    yield from optimizers.check(training.get("optimizer"))
     quantization = training.get("quantization")
     if quantization in {"4bit", "8bit"} and not upstream.installed("bitsandbytes"):
-        yield ("training", "quantization"), f"{quantization} needs bitsandbytes: not installed"
+        yield (
+            ("training", "quantization"),
+            f"{quantization} needs bitsandbytes, which is not installed: pip install 'git-soup[quantized]'",
+        )
+
+
+_OF_AN_INIT = {"eva_config": "eva", "corda_config": "corda"}
+_CORDA_OPTIONS = {"corda_method", "use_float16_for_covariance"}
+
+
+def _peft(lora: dict[str, Any]) -> Iterator[tuple[Where, str]]:
+    """What is wrong under `training.lora.peft`, for the kind of adapter that the block makes."""
+    at: Where = ("training", "lora", "peft")
+    peft = mapping(lora, "peft")
+    kind = next((k for k in KINDS if lora.get(f"use_{k}") is True), "lora")
+    known = upstream.options(KINDS[kind].sources)
+    yield from _options(at, peft, known, PEFT_IS_OURS, PEFT_REFUSED)
+    for name, init in _OF_AN_INIT.items():
+        if name in peft and lora.get("init_strategy") != init:
+            yield (*at, name), f"needs init_strategy: {init}"
+    for name in mapping(peft, "corda_config"):
+        if name not in _CORDA_OPTIONS:
+            # Its cache files are pickles, and a cached init is no function of the config.
+            yield (*at, "corda_config", name), f"only {', '.join(sorted(_CORDA_OPTIONS))} are taken"
 
 
 def _options(

@@ -71,12 +71,17 @@ class Prepared:
     dropped: int
 
     @property
+    def texts(self) -> list[Encoded]:
+        """Of every example, all its texts."""
+        return [part for example in self.examples for part in example.parts.values()]
+
+    @property
     def tokens(self) -> int:
-        return sum(len(part.ids) for e in self.examples for part in e.parts.values())
+        return sum(len(text.ids) for text in self.texts)
 
     @property
     def loss_tokens(self) -> int:
-        return sum(part.learnt for e in self.examples for part in e.parts.values())
+        return sum(text.learnt for text in self.texts)
 
 
 def prepare(rows: Sequence[DataRow], task: Task, reading: Reading) -> Prepared:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from soup_git.core.yamllines import Where
+from soup_git.training.lora import exclusions
 from soup_git.training.schema import LoraBlock, SoupConfig, TrainingBlock
 from soup_git.training.tasks import TASKS, load
 
@@ -21,7 +22,7 @@ def together(config: SoupConfig, given: set[Where]) -> Iterator[Problem]:
     yield from _outside(config)
     yield from _training(config.training)
     yield from _targets(config.training.lora, given)
-    yield from _inits(config.training)
+    yield from exclusions.check(config, given)
 
 
 def _tasks(config: SoupConfig, given: set[Where]) -> Iterator[Problem]:
@@ -80,27 +81,3 @@ def _targets(lora: LoraBlock, given: set[Where]) -> Iterator[Problem]:
                 yield (*_LORA, key), "needs target_modules as a list of names"
     elif lora.layers_pattern is not None and lora.layers_to_transform is None:
         yield (*_LORA, "layers_pattern"), "needs layers_to_transform"
-    if lora.target_parameters and lora.dropout:
-        yield (*_LORA, "target_parameters"), "needs dropout: 0 (PEFT's rule)"
-
-
-def _inits(training: TrainingBlock) -> Iterator[Problem]:
-    lora = training.lora
-    if lora.mutates_base:
-        why = (
-            f"excludes init_strategy: {lora.init_strategy}, whose result could not be saved "
-            "as a plain adapter for the untouched base"
-        )
-        clashes = {
-            "use_dora": lora.use_dora,
-            "target_parameters": lora.target_parameters,
-            "peft": lora.peft,
-        }
-        yield from (((*_LORA, key), why) for key, clash in clashes.items() if clash)
-        if training.quantization != "none":
-            yield (*_LORA, "init_strategy"), f"{lora.init_strategy} needs an unquantized base"
-    if lora.init_strategy == "orthogonal":
-        ranks = {("r",): lora.r} | {("rank_pattern", k): r for k, r in lora.rank_pattern.items()}
-        for where, rank in ranks.items():
-            if rank % 2:
-                yield (*_LORA, *where), "init_strategy: orthogonal needs an even rank"

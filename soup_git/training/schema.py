@@ -19,8 +19,17 @@ from soup_git.training.tasks import TASKS, Task, chosen, with_defaults
 
 # Inits that subtract their product from the base's weights. Such an adapter is saved
 # converted, so that it loads on the untouched base (training/adapter.py).
-MUTATING_INITS = ("pissa", "olora")
+MUTATING_INITS = ("pissa", "olora", "corda")
 NITER = re.compile(r"pissa_niter_([1-9]\d{0,2})")
+# Inits that look at the training rows before the first step (training/lora/inits.py).
+DATA_INITS = ("eva", "corda")
+INITS = ("random", "gaussian", "orthogonal", "pissa", "olora", "eva", "corda", "loftq")
+# Formats that a base on the hub can come in already; `hqq` and the like need no bits here,
+# because the base's own config.json has them (training/quantized.py).
+PREQUANTIZED = (
+    *("aqlm", "auto-round", "awq", "bitsandbytes", "compressed-tensors", "eetq", "fp8", "gptq"),
+    *("hqq", "mxfp4", "quanto", "torchao"),
+)
 
 
 Rank = Annotated[int, Field(ge=1, le=1024)]
@@ -53,10 +62,20 @@ class LoraBlock(_Block):
     """Weight-decomposed LoRA (https://arxiv.org/abs/2402.09353)."""
     use_rslora: bool = False
     """Rank-stabilised scaling (https://arxiv.org/abs/2312.03732)."""
-    init_strategy: Annotated[
-        str, Field(pattern=rf"^(random|gaussian|orthogonal|pissa|{NITER.pattern}|olora)$")
-    ] = "random"
-    """random, gaussian, orthogonal, pissa, pissa_niter_N (fast SVD of N iterations) or olora."""
+    use_vera: bool = False
+    """VeRA: random matrices that all modules share, two vectors per module train."""
+    use_vblora: bool = False
+    """VB-LoRA: factors are put together from a bank of vectors that all modules share."""
+    use_olora: bool = False
+    """The original tool's name for init_strategy: olora."""
+    init_strategy: Annotated[str, Field(pattern=rf"^({'|'.join(INITS)}|{NITER.pattern})$")] = (
+        "random"
+    )
+    """Where A and B start; pissa_niter_N is pissa by a fast SVD of N iterations."""
+    loftq_bits: Annotated[int, Field(ge=1)] = 4
+    """For init_strategy: loftq, the bits that the base is loaded in: 4."""
+    loftq_iter: Annotated[int, Field(ge=1)] = 1
+    """For init_strategy: loftq: 1; a second round would move the 4-bit base itself."""
     rank_pattern: Pattern = {}
     """Module name or pattern -> rank, where it differs from r."""
     alpha_pattern: Pattern = {}
@@ -73,8 +92,18 @@ class LoraBlock(_Block):
     """Any other option of PEFT's LoraConfig, by its own name."""
 
     @property
+    def init(self) -> str:
+        """The init strategy, whichever way it was asked for."""
+        return "olora" if self.use_olora else self.init_strategy
+
+    @property
     def mutates_base(self) -> bool:
-        return self.init_strategy.startswith(MUTATING_INITS)
+        return self.init.startswith(MUTATING_INITS)
+
+    @property
+    def kind(self) -> Literal["lora", "vera", "vblora"]:
+        """The PEFT method that this block configures."""
+        return "vera" if self.use_vera else "vblora" if self.use_vblora else "lora"
 
 
 class DataBlock(_Block):
@@ -134,6 +163,27 @@ class TrainingBlock(PreferenceOptions, RewardOptions, LabelOptions, _Block):
     """Gradients are clipped to this norm; 0 turns clipping off."""
     optimizer: str = "adamw_torch"
     """An optimizer's name in transformers. The plain AdamW: the fused one has another digest."""
+    loraplus_lr_ratio: Annotated[float, Field(gt=0)] | None = None
+    """LoRA+: the B matrices learn at this many times lr (https://arxiv.org/abs/2402.12354)."""
+    loraplus_lr_embedding: Annotated[float, Field(gt=0)] = 1e-6
+    """With LoRA+, the learning rate of adapted embeddings."""
+    relora_steps: Annotated[int, Field(ge=1)] | None = None
+    """Every so many steps, prune the factors or merge and restart them (relora_mode)."""
+    relora_mode: Literal["prune", "merge"] = "prune"
+    """prune: zero the smallest entries. merge: the paper's restart; the adapter's rank grows."""
+    relora_warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Nothing fires in this first share of the steps."""
+    relora_prune_ratio: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """prune: share of a factor's entries set to zero (0.9). merge: share of the optimizer's
+    state set to zero, at random (0.999)."""
+    relora_reset_optimizer: bool = True
+    """Clear the optimizer's state too: of the pruned entries, or of relora_prune_ratio."""
+    relora_restart_warmup: Annotated[int, Field(ge=0)] | None = None
+    """merge: steps in which the learning rate comes back after a restart (relora_steps / 10)."""
+    freeze_layers: Annotated[int, Field(ge=1)] | None = None
+    """The first so many layers get no adapter."""
+    freeze_ratio: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """The first so large a share of the layers gets no adapter."""
     neftune_alpha: Annotated[float, Field(gt=0)] | None = None
     """Noise on embeddings (https://arxiv.org/abs/2310.05914)."""
     packing: bool = False
@@ -144,8 +194,8 @@ class TrainingBlock(PreferenceOptions, RewardOptions, LabelOptions, _Block):
     """Trade time for memory."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """auto: bf16 or fp16 on a GPU, fp32 on a CPU. What it became is recorded in the run."""
-    quantization: Literal["none", "4bit", "8bit"] = "none"
-    """Load the base in 4 or 8 bits (bitsandbytes)."""
+    quantization: Literal["none", "4bit", "8bit", *PREQUANTIZED] = "none"  # type: ignore[valid-type]
+    """4bit, 8bit: load the base so (bitsandbytes). A format's name: the base must be in it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42

@@ -16,8 +16,18 @@ from soup_git.core.text import printable
 from soup_git.data import formats
 from soup_git.data.formats import Dataset
 from soup_git.data.rows import BadRowError, DataRow, Problems
-from soup_git.training import adapter, checkpoints, machine, model, templates, trainer
+from soup_git.training import (
+    adapter,
+    checkpoints,
+    machine,
+    model,
+    optimizers,
+    quantized,
+    templates,
+    trainer,
+)
 from soup_git.training.curve import Curve, as_csv, rounded
+from soup_git.training.lora import kinds
 from soup_git.training.machine import Machine
 from soup_git.training.prepared import Prepared, Reading, prepare
 from soup_git.training.schema import SoupConfig
@@ -116,14 +126,18 @@ def train(
 
     if gate is not None:
         gate.prepare()
+    stored_as = quantized.check(base, config)
     here = machine.resolve(config)
+    quantized.check_device(config, stored_as, here.device)
+    optimizers.check_device(config, here.device)
     from soup_git.training import loop
 
     _quiet_libraries()
     with checkpoints.held(state_dir):
         if not (resume and config.training.resume):
             checkpoints.clear(state_dir)
-        facts = _facts(here) | {f"sha256 of {name}": h for name, h in inputs.items()}
+        facts = _facts(here) | quantized.versions(config, stored_as)
+        facts |= {f"sha256 of {name}": h for name, h in inputs.items()}
         checkpoints.agree(state_dir, _deciding(config, facts, train_rows, held_out))
         done = checkpoints.complete(state_dir)
         if gate is not None:
@@ -132,10 +146,17 @@ def train(
         import transformers
 
         transformers.set_seed(config.training.seed)
-        base_model = model.load(base, config, dtype=here.dtype, device=here.device)
+        how = quantized.load_options(config, here.dtype, here.device, stored_as)
+        base_model = quantized.keep_as_trained(model.load(base, config, dtype=here.dtype, **how))
         base_model.config.use_cache = False
-        peft_model = adapter.attach(base_model, config)
-        fit = trainer.build(task, here, peft_model, reading, train_set, eval_set, state_dir)
+        peft_model = adapter.attach(
+            base_model,
+            config,
+            train_set.texts,
+            original=lambda: model.load(base, config, dtype=here.dtype),
+        )
+        with adapter.kept_exact(peft_model):
+            fit = trainer.build(task, here, peft_model, reading, train_set, eval_set, state_dir)
         run = loop.Run(config, fit, peft_model, state_dir=state_dir, on_checkpoint=on_checkpoint)
         if gate is not None:
             run.on_epoch = lambda epoch: gate.judge(epoch, peft_model, tokenizer, template)
@@ -152,8 +173,7 @@ def train(
 
         final = adapter.factors(peft_model)
         adapter.check_alive(final, run.initial, adapter.modules(peft_model), config.training.lora)
-        initial = run.initial if config.training.lora.mutates_base else None
-        adapter.save(final, initial, peft_model, config, output)
+        adapter.save(*run.adapter(), output)
 
     trainable, total = _parameters(peft_model)
     report = TrainReport(
@@ -278,8 +298,7 @@ def _header(config: SoupConfig, peft_model: Any, train_set: Prepared, eval_set: 
     length = f"{training.epochs:g} epochs"
     if training.max_steps is not None:
         length = f"{training.max_steps:,} steps"
-    kind = "dora" if training.lora.use_dora else "lora"
-    lora = f"{kind} r{training.lora.r} on {len(adapter.modules(peft_model))} modules"
+    lora = f"{kinds.title(training.lora)} r{training.lora.r} on {len(adapter.modules(peft_model))} modules"
     size = f"({_millions(trainable)} of {_millions(base)} parameters)"
     batch = f"effective batch {training.batch_size * training.gradient_accumulation_steps}"
     parts = (config.task, printable(config.base), f"{lora} {size}", rows, length, batch)

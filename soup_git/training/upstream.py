@@ -53,6 +53,9 @@ class Option:
 
 def installed(package: str) -> bool:
     """Is the package there, as far as can be told without importing it?"""
+    parent = package.rpartition(".")[0]
+    if parent and not installed(parent):
+        return False
     return importlib.util.find_spec(package) is not None
 
 

@@ -193,7 +193,7 @@ def test_tokens_and_labels_are_those_that_trl_itself_makes(workspace: Path) -> N
             for r in [tiny.conversation(n)]
         ],
     ]
-    network = model.load(base, config, dtype="float32", device="cpu")
+    network = model.load(base, config, dtype="float32")
     for case in cases:
         rows(workspace, *case)
         dataset = formats.load_dataset(workspace / "data" / "train.jsonl")

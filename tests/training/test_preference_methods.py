@@ -166,7 +166,7 @@ def test_tokens_are_those_that_trl_itself_makes(workspace: Path) -> None:
         examples = prepared.prepare(dataset.rows, config.method, reading).examples
         ours = pairs.columns(examples, reading)
         trainer = DPOTrainer(
-            model=model.load(base, config, dtype="float32", device="cpu"),
+            model=model.load(base, config, dtype="float32"),
             args=DPOConfig(
                 output_dir=str(workspace / "trl"), use_cpu=True, bf16=False, report_to="none",
                 activation_checkpointing=False,

@@ -1,0 +1,87 @@
+"""Which optimizers of transformers can train an adapter here, and LoRA+ on top of any.
+
+The names are transformers' own; what it asks for only when training starts is asked at load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from soup_git.core.yamllines import Where
+from soup_git.training import upstream
+from soup_git.training.schema import SoupConfig
+
+# A part of the optimizer's name, the package to import, and how pip calls it.
+_NEEDS = (
+    ("lomo", "lomo_optim", "lomo-optim"),
+    ("grokadamw", "grokadamw", "grokadamw"),
+    ("stable_adamw", "optimi", "torch-optimi"),
+    ("torch_4bit", "torchao", "torchao"),
+    ("torch_8bit", "torchao", "torchao"),
+    ("_xla", "torch_xla", "torch-xla"),
+    ("_npu", "torch_npu", "torch-npu"),
+    ("anyprecision", "torchdistx", "torchdistx"),
+    ("8bit", "bitsandbytes", "bitsandbytes"),
+    ("lion", "bitsandbytes", "bitsandbytes"),
+    ("paged", "bitsandbytes", "bitsandbytes"),
+    ("ademamix", "bitsandbytes", "bitsandbytes"),
+    ("bnb", "bitsandbytes", "bitsandbytes"),
+)
+_PROJECTS = "saves memory on full weights by projecting their gradients to a low rank; an adapter's factors have a low rank already"
+_REFUSED = {
+    "galore": f"GaLore {_PROJECTS}",
+    "apollo": f"APOLLO {_PROJECTS}",
+    "schedule_free": "it trains one set of weights and means another, their average, to be used; transformers saves the first",
+}
+_AT: Where = ("training", "optimizer")
+
+
+def check(name: Any) -> Iterator[tuple[Where, str]]:
+    """Why `training.optimizer: name` cannot be honoured with what is installed."""
+    names = upstream.enum_values("transformers", "training_args.py", "OptimizerNames")
+    if not isinstance(name, str):
+        return
+    if name not in names:
+        yield _AT, f"{name} is not one of {', '.join(names)}"
+        return
+    for part, why in _REFUSED.items():
+        if name.startswith(part):
+            yield _AT, f"{name}: {why}"
+            return
+    for part, package, pip_name in _NEEDS:
+        if part in name:
+            if not upstream.installed(package):
+                yield _AT, f"{name} needs {package}, which is not installed: pip install {pip_name}"
+            return
+
+
+def check_device(config: SoupConfig, device: str) -> None:
+    """Refuse an optimizer whose kernels `device` ("cpu", "cuda") does not have."""
+    name = config.training.optimizer
+    reasons = {
+        "paged": "pages its state out of a GPU, and there is none here",
+        "adalomo": "has its numbers on a GPU, and there is none here",
+    }
+    for part, why in reasons.items():
+        if device == "cpu" and part in name:
+            raise config.refuse("training.optimizer", f"{name} {why}")
+
+
+def loraplus(trainer: Any, config: SoupConfig) -> Any:
+    """An optimizer whose B matrices learn at `loraplus_lr_ratio` times the rate of the rest.
+
+    Built on the class and options that `training.optimizer` means to transformers.
+    """
+    from peft.optimizers import create_loraplus_optimizer
+
+    training = config.training
+    optimizer_class, options = trainer.get_optimizer_cls_and_kwargs(trainer.args, trainer.model)
+    return create_loraplus_optimizer(
+        trainer.model,
+        optimizer_class,
+        loraplus_lr_ratio=training.loraplus_lr_ratio,
+        loraplus_lr_embedding=training.loraplus_lr_embedding,
+        loraplus_weight_decay=training.weight_decay,
+        **options,
+    )

@@ -1,0 +1,198 @@
+"""Bases in few bits: loaded so (bitsandbytes), or that come so from the hub.
+
+What a base comes in is read from its config.json, before its weights are. A format is
+refused with the reason where its library is not installed, where it runs on another device
+than the one here, or where transformers can compute with it and not train through it.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from soup_git.training import upstream
+from soup_git.training.model import Base
+from soup_git.training.schema import SoupConfig
+
+
+@dataclass(frozen=True)
+class Format:
+    """A `quant_method` of transformers, and what training an adapter on it takes."""
+
+    packages: tuple[tuple[str, str], ...] = ()
+    """What it imports, and how pip calls that."""
+    needs_gpu: bool = False
+    frozen: bool = False
+    """transformers computes with it, and does not send gradients through it."""
+
+
+FORMATS: dict[str, Format] = {
+    "aqlm": Format((("aqlm", "aqlm[gpu,cpu]"),)),
+    "auto-round": Format((("auto_round", "auto-round"),), frozen=True),
+    "awq": Format((("gptqmodel", "gptqmodel"),)),
+    "bitnet": Format(frozen=True),
+    "bitsandbytes": Format((("bitsandbytes", "git-soup[quantized]"),)),
+    "compressed-tensors": Format((("compressed_tensors", "compressed-tensors"),)),
+    "eetq": Format((("kernels", "kernels"),), needs_gpu=True),
+    "fbgemm_fp8": Format(needs_gpu=True, frozen=True),
+    "fp8": Format(needs_gpu=True),
+    "fp_quant": Format(needs_gpu=True, frozen=True),
+    "gguf": Format(frozen=True),
+    "gptq": Format((("optimum", "optimum"), ("gptqmodel", "gptqmodel"))),
+    "higgs": Format(needs_gpu=True, frozen=True),
+    "hqq": Format((("hqq", "hqq"),), needs_gpu=True),
+    "mxfp4": Format(frozen=True),
+    "mxfp8": Format(needs_gpu=True),
+    "nvfp4": Format(needs_gpu=True, frozen=True),
+    "quanto": Format((("optimum.quanto", "optimum-quanto"),)),
+    "quark": Format(frozen=True),
+    "spqr": Format(needs_gpu=True, frozen=True),
+    "torchao": Format((("torchao", "torchao"),)),
+    "vptq": Format(needs_gpu=True, frozen=True),
+}
+_BITSANDBYTES = ("4bit", "8bit")
+
+
+def format_of(base: Base) -> str | None:
+    """The `quant_method` in the base's config.json; None for a base in full precision.
+
+    Reads a hub model's from the hub, or from its cache.
+    """
+    described = _description(base)
+    if not isinstance(described, dict):
+        return None
+    method = described.get("quant_method")
+    if method is None and (described.get("load_in_4bit") or described.get("load_in_8bit")):
+        return "bitsandbytes"
+    return str(method) if method is not None else None
+
+
+def _description(base: Base) -> Any:
+    if base.local:
+        path = Path(base.source) / "config.json"
+        return json.loads(path.read_bytes()).get("quantization_config")
+    from transformers import PretrainedConfig
+
+    try:
+        settings, _ = PretrainedConfig.get_config_dict(base.source, revision=base.revision)
+    except OSError:
+        return None  # loading it says why
+    return settings.get("quantization_config")
+
+
+def check(base: Base, config: SoupConfig) -> str | None:
+    """The format that `base` comes in; refuses what cannot train an adapter, GPU or not."""
+    asked, found = config.training.quantization, format_of(base)
+    key = "training.quantization"
+    if found is None:
+        if asked not in {"none", *_BITSANDBYTES}:
+            raise config.refuse(
+                key,
+                f"{config.base} is not in {asked}: its config.json has no quantization_config",
+                hint=f"a base that somebody quantized to {asked}; or 4bit, 8bit for this one",
+            )
+        return None
+    if asked in _BITSANDBYTES:
+        raise config.refuse(
+            key,
+            f"{config.base} is quantized already ({found}), {asked} would do it again",
+            hint=f"leave training.quantization out, or {found}",
+        )
+    if asked not in {"none", found}:
+        raise config.refuse(key, f"{config.base} is in {found}, not in {asked}")
+    known = FORMATS.get(found)
+    if known is None:
+        raise config.refuse("base", f"{config.base} is in {found}, a format unknown to git-soup")
+    if known.frozen:
+        raise config.refuse(
+            "base",
+            f"{config.base} is in {found}: transformers computes with it, and sends no gradients "
+            "through it",
+            hint="the unquantized model as base, with training.quantization: 4bit",
+        )
+    for package, pip_name in known.packages:
+        if not upstream.installed(package):
+            raise config.refuse(
+                "base",
+                f"{config.base} is in {found}, which needs {package}: not installed",
+                hint=f"pip install '{pip_name}'",
+            )
+    _check_lora(config, found)
+    return found
+
+
+def _check_lora(config: SoupConfig, found: str) -> None:
+    """What needs weights in full precision cannot start from the ones of `found`."""
+    training = config.training
+    if training.lora.mutates_base or training.lora.init == "loftq":
+        raise config.refuse(
+            "training.lora.init_strategy",
+            f"{training.lora.init} needs an unquantized base, and {config.base} is in {found}",
+        )
+    if training.relora_steps is not None and training.relora_mode == "merge":
+        raise config.refuse(
+            "training.relora_mode", f"merge adds to the base's weights, and {found} takes none"
+        )
+
+
+def check_device(config: SoupConfig, found: str | None, device: str) -> None:
+    """Refuse a format that has no kernels on `device` ("cpu", "cuda")."""
+    if device != "cpu":
+        return
+    if found is not None and FORMATS[found].needs_gpu:
+        raise config.refuse("base", f"{config.base} is in {found}, which needs a GPU")
+    if config.training.quantization == "8bit" and config.training.lora.use_dora:
+        raise config.refuse(
+            "training.lora.use_dora",
+            "excludes quantization: 8bit on a CPU: bitsandbytes loses the weights' scales when "
+            "DoRA has measured their norms",
+            hint="quantization: 4bit goes with use_dora",
+        )
+
+
+def versions(config: SoupConfig, found: str | None) -> dict[str, str]:
+    """The versions of what quantizes: they decide the bytes of a run as well."""
+    names = [pip_name for _, pip_name in FORMATS[found].packages] if found else []
+    if found == "bitsandbytes" or config.training.quantization in _BITSANDBYTES:
+        names = ["bitsandbytes"]
+    return {name: importlib.metadata.version(name.partition("[")[0]) for name in names}
+
+
+def keep_as_trained(model: Any) -> Any:
+    """Stop bitsandbytes from repacking 4-bit weights; returns `model`.
+
+    On a CPU with AVX-512 BF16 the first forward pass in eval mode turns a layer's weights,
+    in place and for good, into a form that is rounded to bf16 and sends no gradients to what
+    is below it. A validation loss in the middle would silently end the training there.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    return model
+
+
+def load_options(config: SoupConfig, dtype: str, device: str, found: str | None) -> dict[str, Any]:
+    """What from_pretrained gets for `training.quantization`, or for a base in format `found`."""
+    kind = config.training.quantization
+    if found is not None:
+        return {"device_map": {"": device}}
+    if kind == "none":
+        return {}
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    # It quantizes on the way in; without a device map the trainer would move it later.
+    options: dict[str, Any] = {"device_map": {"": device}}
+    if kind == "8bit":
+        return options | {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
+    return options | {
+        "quantization_config": BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=getattr(torch, dtype),
+        )
+    }
