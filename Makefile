@@ -12,7 +12,7 @@ help:
 	@echo 'make test    lint, types and all tests'
 	@echo 'make demo    the whole story in demo/'
 	@echo 'make bench   the measurements behind the numbers in README.md'
-	@echo 'make docs    regenerate docs/commands.md, the manual page, the completions'
+	@echo 'make docs    regenerate docs/reference/commands.md, the manual page, the completions'
 	@echo 'make lint    ruff and mypy alone'
 	@echo 'make clean   remove what these made, .venv too'
 

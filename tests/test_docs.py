@@ -48,7 +48,7 @@ def before_the_tour(in_tmp_path: Path, git: Run, make_adapter: Callable[..., Pat
 
 
 def test_the_tour_is_what_happens(before_the_tour: Path) -> None:
-    for command, expected, code in steps((DOCS / "tour.md").read_text()):
+    for command, expected, code in steps((DOCS / "tutorial" / "ten-minutes.md").read_text()):
         if "# after an edit" in command:
             with (before_the_tour / "data" / "train.jsonl").open("a") as file:
                 file.write('{"prompt": "c", "completion": "d"}\n')
@@ -82,7 +82,7 @@ def before_the_history(in_tmp_path: Path, git: Run, make_adapter: Callable[..., 
 
 
 def test_the_history_page_is_what_happens(before_the_history: Path) -> None:
-    for command, expected, code in steps((DOCS / "history.md").read_text()):
+    for command, expected, code in steps((DOCS / "howto" / "history.md").read_text()):
         done = subprocess.run(
             shlex.split(command), cwd=before_the_history,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -98,7 +98,7 @@ def test_a_wrong_line_would_be_noticed() -> None:
 
 
 def test_links_between_pages_lead_somewhere() -> None:
-    for page in [*DOCS.glob("*.md"), DOCS.parent / "README.md"]:
+    for page in [*DOCS.rglob("*.md"), DOCS.parent / "README.md"]:
         for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
@@ -107,4 +107,4 @@ def test_links_between_pages_lead_somewhere() -> None:
 def test_the_published_schema_is_the_one_that_checks() -> None:
     from soup_git.commands.config import schema_text
 
-    assert (DOCS / "soup.schema.json").read_text() == schema_text()
+    assert (DOCS / "reference" / "soup.schema.json").read_text() == schema_text()

@@ -17,7 +17,7 @@ from soup_git.render.report import say
 from soup_git.storage.files import write_atomically
 
 WRITERS = {
-    "docs/commands.md": reference,
+    "docs/reference/commands.md": reference,
     "share/man/man1/git-soup.1": manual_page,
     "share/bash-completion/completions/git-soup": bash_completion,
     "share/zsh/site-functions/_git-soup": zsh_completion,

@@ -1,4 +1,4 @@
-"""`docs/commands.md`: every verb and option, in Markdown."""
+"""`docs/reference/commands.md`: every verb and option, in Markdown."""
 
 from __future__ import annotations
 

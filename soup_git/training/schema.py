@@ -98,7 +98,7 @@ class DataBlock(_Block):
 
 
 class EvalGateBlock(_Block):
-    """Score the adapter while it trains, and act when it regresses (docs/evaluation.md)."""
+    """Score the adapter while it trains, and act when it regresses (docs/howto/evaluate.md)."""
 
     suite: Annotated[str, Field(min_length=1)]
     """The suite, a YAML file of the workspace. Its `gate:` blocks hold the thresholds."""
