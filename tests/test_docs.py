@@ -95,16 +95,3 @@ def test_a_wrong_line_would_be_noticed() -> None:
     assert matches(["a …", "…", "z"], "a 1\nb\nc\nz\n")
     assert not matches(["a"], "b\n")
     assert not matches(["a"], "a\nb\n")
-
-
-def test_links_between_pages_lead_somewhere() -> None:
-    for page in [*DOCS.rglob("*.md"), DOCS.parent / "README.md"]:
-        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
-            if "://" not in target:
-                assert (page.parent / target).exists(), f"{page.name}: {target}"
-
-
-def test_the_published_schema_is_the_one_that_checks() -> None:
-    from soup_git.commands.config import schema_text
-
-    assert (DOCS / "reference" / "soup.schema.json").read_text() == schema_text()

@@ -15,7 +15,7 @@ import pytest
 
 from soup_git.cli import command_tree
 from soup_git.errors import ExitCode
-from soup_git.manual.__main__ import WRITERS, generated
+from soup_git.manual.__main__ import SCHEMA_WRITERS, WRITERS, generated
 from soup_git.manual.commandtree import read_tree
 from soup_git.manual.words import EXIT_STATUS
 from tests.conftest import Run
@@ -30,7 +30,7 @@ def needs(program: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(shutil.which(program) is None, reason=f"{program} is not installed")
 
 
-@pytest.mark.parametrize("path", WRITERS)
+@pytest.mark.parametrize("path", [*WRITERS, *SCHEMA_WRITERS])
 def test_the_generated_files_are_current(path: str) -> None:
     assert (ROOT / path).read_text() == generated()[path], "make docs"
 
