@@ -11,7 +11,7 @@ TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
 help:
 	@echo 'make test    lint, types and all tests'
 	@echo 'make demo    the whole story in demo/'
-	@echo 'make bench   the measurements behind the numbers in README.md'
+	@echo 'make bench   the measurements behind the numbers in docs'
 	@echo 'make docs    regenerate docs/reference, the manual page, the completions'
 	@echo 'make site    build docs/ into build/site'
 	@echo 'make lint    ruff and mypy alone'

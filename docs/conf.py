@@ -40,14 +40,16 @@ html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
+html_use_index = False
+html_show_copyright = False
 html_theme_options = {
     "source_repository": f"{REPOSITORY}/",
     "source_branch": "main",
     "source_directory": "docs/",
     "top_of_page_buttons": ["view"],
 }
-pygments_style = "tango"
-pygments_dark_style = "monokai"
+pygments_style = "a11y-high-contrast-light"
+pygments_dark_style = "a11y-high-contrast-dark"
 
 
 class LinksIntoTheRepository(SphinxTransform):
