@@ -6,13 +6,14 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
 
-.PHONY: help test lint demo bench docs clean
+.PHONY: help test lint demo bench docs site clean
 
 help:
 	@echo 'make test    lint, types and all tests'
 	@echo 'make demo    the whole story in demo/'
-	@echo 'make bench   the measurements behind the numbers in README.md'
-	@echo 'make docs    regenerate docs/commands.md, the manual page, the completions'
+	@echo 'make bench   the measurements behind the numbers in docs'
+	@echo 'make docs    regenerate docs/reference, the manual page, the completions'
+	@echo 'make site    build docs/ into build/site'
 	@echo 'make lint    ruff and mypy alone'
 	@echo 'make clean   remove what these made, .venv too'
 
@@ -33,6 +34,10 @@ bench: $(INSTALLED)
 docs: $(INSTALLED)
 	$(BIN)/python -m soup_git.manual .
 
+site: $(INSTALLED)
+	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --quiet --fresh-env \
+		--doctree-dir build/doctrees docs build/site
+
 clean:
 	rm -rf $(VENV) demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
@@ -42,5 +47,5 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "git-soup needs Python 3.11 or newer; try: make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet '$(TORCH)'
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[eval,quantized,dask,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[eval,quantized,dask,docs,dev]'
 	touch $@

@@ -1,4 +1,4 @@
-"""Evaluations that CMA-ES needs to a target, ours and pycma's: the table in docs/evolving.md.
+"""Evaluations that CMA-ES needs to a target, ours and pycma's: the table in docs/howto/evolve.md.
 
     python benchmarks/cmaes.py [--seeds 15]
 

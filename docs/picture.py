@@ -8,6 +8,7 @@ Runs the commands below there and draws what they print.
 from __future__ import annotations
 
 import io
+import re
 import shlex
 import subprocess
 import sys
@@ -50,7 +51,9 @@ def main(repository: Path) -> None:
         if done.stdout or done.stderr:
             console.print()
     picture = Path(__file__).parent / "terminal.svg"
-    picture.write_text(console.export_svg(title="git soup"))
+    svg = console.export_svg(title="git soup")
+    # rich names a font on another host; a viewer's own monospace is good enough.
+    picture.write_text(re.sub(r"\s*@font-face \{.*?\}\n", "\n", svg, flags=re.DOTALL))
 
 
 if __name__ == "__main__":

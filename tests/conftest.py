@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.warm import Warm
+from tests.warm import Warm, program_launcher
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 MakeAdapter = Callable[..., Path]
@@ -167,6 +167,15 @@ _WARM = Warm("soup")
 def warm_soup(isolated_machine: None) -> Iterator[None]:
     yield
     _WARM.stop()
+
+
+@pytest.fixture(scope="session")
+def warm_path(warm_soup: None, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A PATH on which git and shells find a `git-soup` that needs no start."""
+    _WARM.start()
+    folder = tmp_path_factory.mktemp("programs")
+    program_launcher(folder, "git-soup", "soup_git", _WARM)
+    return f"{folder}{os.pathsep}{os.environ['PATH']}"
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
 @pytest.mark.parametrize("script", sorted(EXAMPLES.glob("*.sh")), ids=lambda path: path.stem)
-def test_the_example_runs_to_its_end(script: Path, in_tmp_path: Path) -> None:
+def test_the_example_runs_to_its_end(script: Path, in_tmp_path: Path, warm_path: str) -> None:
     done = subprocess.run(
         ["sh", str(script), str(in_tmp_path / "story")],
-        env={**os.environ, "PYTHON": sys.executable},
+        env={**os.environ, "PATH": warm_path, "PYTHON": sys.executable},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

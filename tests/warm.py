@@ -117,7 +117,7 @@ def _exactly(connection: socket.socket, size: int) -> bytes:
 _LAUNCHER = """\
 #!{real} -IS
 import os, sys
-words = sys.argv[1:]
+words = [*{before}, *sys.argv[1:]]
 module = words[words.index("-m") + 1] if "-m" in words[:2] else ""
 address = {addresses}.get(module)
 if address is None or any(name.startswith("PYTHON") for name in os.environ):
@@ -126,7 +126,7 @@ import json, signal, socket
 server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 server.connect(address)
 call = {{
-    "arguments": words[words.index("-m") + 1:], "module": module, "executable": __file__,
+    "arguments": words[words.index("-m") + 1:], "module": module, "executable": {executable},
     "cwd": os.getcwd(), "env": dict(os.environ),
 }}
 body = json.dumps(call).encode()
@@ -150,9 +150,25 @@ os._exit(code)
 
 def python_launcher(folder: Path, servers: Mapping[str, Warm]) -> Path:
     """An executable `python` in `folder`: module -> the server that runs it; else the real one."""
-    addresses = {module: warm.address for module, warm in servers.items()}
-    launcher = folder / "python"
-    launcher.write_text(_LAUNCHER.format(real=sys.executable, addresses=addresses))
+    return _launcher(folder / "python", servers, before=[], executable="__file__")
+
+
+def program_launcher(folder: Path, program: str, module: str, server: Warm) -> Path:
+    """An executable `program` in `folder` that is `python -m MODULE`, run by `server`."""
+    before = ["-m", module]
+    return _launcher(folder / program, {module: server}, before, executable="{real!r}")
+
+
+def _launcher(
+    launcher: Path, servers: Mapping[str, Warm], before: Sequence[str], executable: str
+) -> Path:
+    text = _LAUNCHER.format(
+        real=sys.executable,
+        addresses={module: warm.address for module, warm in servers.items()},
+        before=before,
+        executable=executable.format(real=sys.executable),
+    )
+    launcher.write_text(text)
     launcher.chmod(0o755)
     return launcher
 

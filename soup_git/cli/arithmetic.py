@@ -47,7 +47,7 @@ is taken from that side, byte for byte; what several changed is combined from th
 base: base + Σ w·(side − base), linear with w = 1/N unless --strategy and --weights, or
 git config soup.merge.strategy and soup.merge.weights, say otherwise. Of all strategies on
 adapters that were really trained, the mean lost least of what each side and the base knew
-(docs/merging.md has the table). The rank stays the one that adapter_config.json says."""
+(docs/explanation/merging.md has the table). The rank stays the one that adapter_config.json says."""
 
 
 _DIFF_HELP = """\b

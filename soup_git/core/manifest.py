@@ -1,6 +1,6 @@
 """`adapter.manifest`: an adapter as text, so that git's own diff, blame and merge see tensors.
 
-docs/formats.md is the reference. Stable lines come first (method, base, rank, one line
+docs/reference/formats.md is the reference. Stable lines come first (method, base, rank, one line
 per module) because git finds a renamed and retrained adapter by the share of its text
 that stayed; what every training changes (weights, digests, norms) comes after. The
 `tensors` line is the digest of the tensor lines: a text merge that took its lines from

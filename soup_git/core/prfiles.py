@@ -179,5 +179,5 @@ def _kind(value: Any) -> str:
 
 def _refuse(where: str, what: str) -> NoReturn:
     raise FatalError(
-        f"{where}: {what}", hint="docs/review.md shows the files that git soup pr reads"
+        f"{where}: {what}", hint="docs/howto/review.md shows the files that git soup pr reads"
     )

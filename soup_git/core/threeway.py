@@ -23,7 +23,7 @@ MEAN = "mean"
 DEFAULT_STRATEGY = "linear"
 DEFAULT_WEIGHTS = MEAN
 """Of each side: the mean of the steps from the origin, which never overshoots where both sides
-learned the same. Measured beside the others: `benchmarks/merge_strategies.py`, docs/merging.md."""
+learned the same. Measured beside the others: `benchmarks/merge_strategies.py`, docs/explanation/merging.md."""
 ORIGIN = -1
 MAX_SIDES = 16
 

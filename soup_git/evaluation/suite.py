@@ -241,7 +241,7 @@ def _read(path: Path, shown: str) -> bytes:
             return file.read(yamllines.LARGEST + 1)
     except FileNotFoundError:
         raise FatalError(
-            f"{shown} does not exist", hint="docs/evaluation.md shows a suite to start from"
+            f"{shown} does not exist", hint="docs/howto/evaluate.md shows a suite to start from"
         ) from None
     except IsADirectoryError:
         raise FatalError(f"{shown} is a folder, not a suite", hint=f"ls {shown}") from None

@@ -1,4 +1,4 @@
-"""The table of training methods in docs/training.md, from the table that trains them."""
+"""The table of training methods in docs/reference/tasks.md, from the table that trains them."""
 
 from __future__ import annotations
 

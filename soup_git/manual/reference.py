@@ -1,4 +1,4 @@
-"""`docs/commands.md`: every verb and option, in Markdown."""
+"""`docs/reference/commands.md`: every verb and option, in Markdown."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import re
 from soup_git.manual.commandtree import Option, Verb
 from soup_git.manual.words import EXIT_STATUS
 
+GENERATED = "<!-- Written by `make docs` from {source} itself; edit soup_git. -->"
+
 
 def reference(tree: Verb) -> str:
     parts = [
         "# Commands",
-        "<!-- Written by `make docs` from the command line itself; edit soup_git/cli. -->",
+        GENERATED.format(source="the command line"),
         "`git soup VERB -h` prints the same; `git soup --help` opens the manual page.",
     ]
     listed = [verb for verb in tree.walk() if verb is not tree]

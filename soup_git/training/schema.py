@@ -126,7 +126,7 @@ class DataBlock(_Block):
 
 
 class EvalGateBlock(_Block):
-    """Score the adapter while it trains, and act when it regresses (docs/evaluation.md)."""
+    """Score the adapter while it trains, and act when it regresses (docs/howto/evaluate.md)."""
 
     suite: Annotated[str, Field(min_length=1)]
     """The suite, a YAML file of the workspace. Its `gate:` blocks hold the thresholds."""
@@ -146,7 +146,7 @@ class TrainingBlock(PreferenceOptions, RewardOptions, LabelOptions, _Block):
     max_steps: Annotated[int, Field(ge=1)] | None = None
     """Stop after this many optimizer steps, whatever epochs says."""
     lr: Annotated[float, Field(gt=0)] = 2e-4
-    """Peak learning rate. Some tasks start lower: see the table of tasks in docs/training.md."""
+    """Peak learning rate. Some tasks start lower: see the table of training methods."""
     scheduler: str = "cosine"
     """A scheduler's name in transformers."""
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] | None = None

@@ -140,7 +140,7 @@ def test_a_function_of_the_workspace(tmp_path: Path) -> None:
 
 
 def test_the_docs_list_every_scorer() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "scorers.md").read_text()
     for scorer in SCORERS.values():
         assert f"| `{scorer.spelled}` |" in page
     assert json.dumps(sorted(SCORERS))  # a literal table, in the order of the docs

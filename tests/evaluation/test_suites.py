@@ -143,7 +143,7 @@ def test_the_digest_follows_text_and_rows(tmp_path: Path, write_suite: WriteSuit
 
 
 def test_the_published_schema_is_the_one_that_checks() -> None:
-    docs = Path(__file__).parents[2] / "docs" / "suite.schema.json"
+    docs = Path(__file__).parents[2] / "docs" / "reference" / "suite.schema.json"
     assert json.loads(docs.read_text()) == json_schema()
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from soup_git.cli import command_tree
 from soup_git.errors import ExitCode
-from soup_git.manual.__main__ import WRITERS, generated
+from soup_git.manual.__main__ import SCHEMA_WRITERS, WRITERS, generated
 from soup_git.manual.commandtree import read_tree
 from soup_git.manual.methods import with_table
 from soup_git.manual.words import EXIT_STATUS
@@ -31,13 +31,13 @@ def needs(program: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(shutil.which(program) is None, reason=f"{program} is not installed")
 
 
-@pytest.mark.parametrize("path", WRITERS)
+@pytest.mark.parametrize("path", [*WRITERS, *SCHEMA_WRITERS])
 def test_the_generated_files_are_current(path: str) -> None:
     assert (ROOT / path).read_text() == generated()[path], "make docs"
 
 
 def test_the_table_of_tasks_is_current() -> None:
-    page = (ROOT / "docs" / "training.md").read_text()
+    page = (ROOT / "docs" / "reference" / "tasks.md").read_text()
     assert with_table(page) == page, "make docs"
     assert with_table(page.replace("| [sft]", "| [stf]")) == page
 

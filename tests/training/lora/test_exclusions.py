@@ -116,7 +116,7 @@ def test_what_goes_together_is_taken(options: str) -> None:
 
 
 def test_the_page_names_every_key_and_every_value() -> None:
-    page = (Path(__file__).parents[3] / "docs" / "lora.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "reference" / "lora.md").read_text()
     general = {"r", "alpha", "dropout", "target_modules", "modules_to_save", "bias", "peft"}
     general |= {"layers_pattern"}
     keys = set(LoraBlock.model_fields) - general
