@@ -7,6 +7,10 @@ GIT_SOUP_IN_@NAME@=$PWD; export GIT_SOUP_IN_@NAME@
 python=@PYTHON@
 before="$(dirname "$0")/@HOOK@.before-soup"
 ours() {
+    case @HOOK@ in prepare-commit-msg|commit-msg)
+        # Opted into: without it, a commit starts no Python for them.
+        if [ "$(git config --type=bool soup.summary)" != true ]; then return 0; fi
+    esac
     if [ -x "$python" ]; then
         "$python" -P -m soup_git.hooks.@NAME@ "$@"
     else

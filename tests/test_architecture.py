@@ -241,6 +241,7 @@ FAST = {
     "soup_git.__main__",
     "soup_git.cli",
     "soup_git.commands.branches",
+    "soup_git.commands.commitsummary",
     "soup_git.commands.diff_driver",
     "soup_git.commands.follow",
     "soup_git.commands.gc",
@@ -457,6 +458,8 @@ def test_what_people_type_often_loads_nothing_heavy(verb: list[str], pinned: Pat
 
 HOOKS = {
     "pre_commit": (),
+    "prepare_commit_msg": ("README.md", "message"),
+    "commit_msg": ("README.md",),
     "pre_push": ("origin", "../origin.git"),
     "post_checkout": ("HEAD", "HEAD", "1"),
     "post_merge": ("0",),

@@ -55,9 +55,10 @@ def outcomes(output: str) -> dict[str, str]:
 
 LOCK = "soup.lock agrees with what is staged"
 MANIFEST = "adapter manifests are whole and fit their configs"
+ADAPTER = "what is staged of adapters belongs together, and its weights are kept"
 
 
-def test_pre_commit_runs_both_hooks(workspace: Path, git: Run, hooks_repository: Path) -> None:
+def test_pre_commit_runs_its_hooks(workspace: Path, git: Run, hooks_repository: Path) -> None:
     """The lock holds; a manifest was edited by hand."""
     manifest = workspace / "adapters" / "support" / "adapter.manifest"
     manifest.write_text(manifest.read_text().replace("rank 8", "rank 9"))
@@ -75,7 +76,8 @@ def test_pre_commit_runs_both_hooks(workspace: Path, git: Run, hooks_repository:
         capture_output=True,
         text=True,
     )
-    assert outcomes(done.stdout) == {LOCK: "Passed", MANIFEST: "Failed"}, done.stdout + done.stderr
+    expected = {LOCK: "Passed", MANIFEST: "Failed", ADAPTER: "Failed"}
+    assert outcomes(done.stdout) == expected, done.stdout + done.stderr
     assert "adapters/support/adapter.manifest" in done.stdout
     assert done.returncode == 1
 
@@ -97,3 +99,35 @@ def test_the_other_outcome_of_each_hook(
     done = runner(*entry.split())(*([argument] if argument else []), check=False)
     assert done.returncode == code, done.stderr
     assert said in done.stdout
+
+
+def entry(hook: str) -> Run:
+    [words] = [h["entry"].split() for h in yaml.safe_load(HOOKS.read_text()) if h["id"] == hook]
+    return runner(sys.executable if words[0] == "python" else words[0], *words[1:])
+
+
+def test_what_pre_commit_keeps_to_itself_is_asked_for(
+    workspace: Path, git: Run, tmp_path: Path
+) -> None:
+    """Its pre-push and prepare-commit-msg hooks get variables instead of lines and arguments."""
+    pushed = {
+        "PRE_COMMIT_REMOTE_NAME": "origin",
+        "PRE_COMMIT_LOCAL_BRANCH": "refs/heads/main",
+        "PRE_COMMIT_REMOTE_BRANCH": "refs/heads/main",
+    }
+    for env in (pushed, {**pushed, "PRE_COMMIT_TO_REF": "HEAD", "PRE_COMMIT_FROM_REF": "HEAD~1"}):
+        done = entry("soup-push-check")(check=False, env=env)
+        assert done.returncode == 128
+        assert "no DVC remote is configured" in done.stderr
+    git("mv", "adapters/support", "adapters/help")
+    message = tmp_path / "message"
+    message.write_text("Move\n")
+    entry("soup-commit-summary")(message, env={"PRE_COMMIT_COMMIT_MSG_SOURCE": "message", "GIT_AUTHOR_DATE": "@1 +0000"})  # fmt: skip
+    assert (
+        message.read_text() == "Move\n\nSoup-Adapter: adapters/help moved from adapters/support\n"
+    )
+    message.write_text("# nothing yet\n")
+    entry("soup-commit-summary")(message)
+    message.write_text("Written\n# nothing yet\n")
+    entry("soup-commit-summary-edited")(message)
+    assert "Soup-Adapter: adapters/help moved" in message.read_text()

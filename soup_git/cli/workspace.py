@@ -26,6 +26,13 @@ def init(
     dataset: Annotated[
         str | None, typer.Option("--dataset", metavar="FILE", help="The template's dataset.")
     ] = None,
+    commit_summary: Annotated[
+        bool,
+        typer.Option(
+            "--commit-summary",
+            help="Also let commit messages say what changed in adapters (soup.summary).",
+        ),
+    ] = False,
     form: FormatOption = Format.table,
     as_json: JsonOption = False,
 ) -> int:
@@ -39,7 +46,9 @@ def init(
         )
     elif base is not None or dataset is not None:
         raise typer.BadParameter("--base and --dataset fill in a --template")
-    report, code = command.init(Path.cwd(), check_only=check, template=chosen)
+    report, code = command.init(
+        Path.cwd(), check_only=check, template=chosen, commit_summary=commit_summary
+    )
     show_report(report, form, as_json)
     return code
 

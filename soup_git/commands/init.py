@@ -17,7 +17,14 @@ from soup_git.errors import ExitCode, FatalError
 from soup_git.render.report import Table
 from soup_git.storage.dvcrepo import DvcRepo
 from soup_git.storage.files import TEMPORARY, write_atomically
-from soup_git.storage.githooks import CHAINED, HOOKS, install_hook, is_installed, template_text
+from soup_git.storage.githooks import (
+    CHAINED,
+    HOOKS,
+    SUMMARY,
+    install_hook,
+    is_installed,
+    template_text,
+)
 from soup_git.storage.gitrepo import OLDEST_GIT, GitRepo, git_version
 from soup_git.storage.gitsetup import apply_setting, missing_settings
 
@@ -89,7 +96,11 @@ class Template:
 
 
 def init(
-    start: Path, *, check_only: bool, template: Template | None = None
+    start: Path,
+    *,
+    check_only: bool,
+    template: Template | None = None,
+    commit_summary: bool = False,
 ) -> tuple[InitReport, ExitCode]:
     if git_version() < OLDEST_GIT:
         raise FatalError(
@@ -100,7 +111,9 @@ def init(
     git = GitRepo.discover(start)
     states: list[PartState] = []
     to_stage: list[str] = []
-    for part in [*_parts(git), *([_pipeline(git, template)] if template else [])]:
+    asked = [_pipeline(git, template)] if template else []
+    asked += [_commit_summary(git)] if commit_summary else []
+    for part in [*_parts(git), *asked]:
         missing = part.missing()
         if check_only or not missing:
             note = ", ".join(missing) if missing else part.note
@@ -238,6 +251,17 @@ def _settings(git: GitRepo) -> _Part:
         f"runs, locks and notes of {', '.join(remotes)} are fetched" if remotes else "no remote yet"
     )
     return _Part("config", missing, complete, f"reflogs of all refs, notes; {note}")
+
+
+def _commit_summary(git: GitRepo) -> _Part:
+    def missing() -> list[str]:
+        return [] if git.config_values(SUMMARY, "--type=bool") == ["true"] else [f"{SUMMARY}=true"]
+
+    def complete() -> list[str]:
+        git.set_config(SUMMARY, "true")
+        return []
+
+    return _Part(SUMMARY, missing, complete, "commit messages say what changed in adapters")
 
 
 def _shared_cache(git: GitRepo) -> _Part:

@@ -11,8 +11,13 @@ from pathlib import Path
 from soup_git.errors import FatalError
 from soup_git.storage.files import write_atomically
 
-HOOKS = ("pre-commit", "pre-push", "post-checkout", "post-merge", "post-rewrite")
+HOOKS = (
+    "pre-commit", "prepare-commit-msg", "commit-msg", "pre-push", "post-checkout", "post-merge",
+    "post-rewrite",
+)  # fmt: skip
 """Each is `soup_git.hooks` of that name, started by `.dvc-template/hook.sh`."""
+SUMMARY = "soup.summary"
+"""Set to true in git's configuration, the two hooks for messages do something."""
 CHAINED = ".before-soup"
 
 

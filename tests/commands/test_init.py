@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
-HOOKS = ("pre-commit", "pre-push", "post-checkout", "post-merge", "post-rewrite")
+HOOKS = (
+    "pre-commit", "prepare-commit-msg", "commit-msg", "pre-push", "post-checkout", "post-merge",
+    "post-rewrite",
+)  # fmt: skip
 
 
 @pytest.fixture

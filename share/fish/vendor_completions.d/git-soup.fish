@@ -88,6 +88,7 @@ complete -c git-soup -n '__git_soup_at init' -l check -d 'Only say what is missi
 complete -c git-soup -n '__git_soup_at init' -l template -x -d 'Also write soup.yaml and dvc.yaml: chat.'
 complete -c git-soup -n '__git_soup_at init' -l base -x -a '(__fish_complete_directories)' -d 'The template\'s base model.'
 complete -c git-soup -n '__git_soup_at init' -l dataset -r -F -d 'The template\'s dataset.'
+complete -c git-soup -n '__git_soup_at init' -l commit-summary -d 'Also let commit messages say what changed in adapters (soup.summary).'
 complete -c git-soup -n '__git_soup_at init' -l format -x -a 'table json' -d 'How to write the report.'
 complete -c git-soup -n '__git_soup_at init' -l json -d 'Short for --format json.'
 complete -c git-soup -n '__git_soup_at init' -s h -l help -d 'Show this message and exit.'
