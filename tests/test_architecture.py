@@ -28,7 +28,7 @@ LEVELS = (
     {"manual"},
     {"cli", "hooks", "stages", "ui", "__main__"},
     {"commands"},
-    {"training", "evaluation", "data", "serving"},
+    {"training", "evaluation", "data", "forge", "serving"},
     {"render"},
     {"storage"},
     {"core"},
@@ -196,10 +196,11 @@ def core_that_reads_or_writes(sources: list[Source]) -> list[str]:
 
 HOMES = {
     # shell.py types the demo's commands for a user, probes.py runs the user's own eval command,
-    # rewards/ runs the user's reward function and code that a model wrote; they ask git and DVC
-    # nothing.
+    # rewards/ runs the user's reward function and code that a model wrote, gh.py GitHub's program;
+    # they ask git and DVC nothing.
     "subprocess": {
         "soup_git.evaluation.probes",
+        "soup_git.forge.gh",
         "soup_git.storage.gitrepo",
         "soup_git.storage.dvcrepo",
         "soup_git.storage.shell",

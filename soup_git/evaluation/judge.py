@@ -21,6 +21,7 @@ from soup_git.errors import FatalError
 from soup_git.evaluation.rows import EvalRow
 from soup_git.evaluation.scorers import Scored, UnscoredError
 from soup_git.evaluation.suite import JudgeBlock
+from soup_git.storage.http import open_url, whole_body
 
 _LARGEST = 1 << 20
 _NUMBER = re.compile(r"-?\d{1,6}(?:\.\d{1,6})?")
@@ -96,8 +97,9 @@ class Judge:
                 time.sleep(min(0.2 * 2**attempt, 10.0))
             request = urllib.request.Request(url, data=body, headers=self._headers)  # noqa: S310 - the suite's schema admits http and https
             try:
-                with _OPENER.open(request, timeout=self._block.timeout) as answer:
-                    return _said(_whole(answer, time.monotonic() + self._block.timeout))
+                with open_url(request, self._block.timeout) as answer:
+                    until = time.monotonic() + self._block.timeout
+                    return _said(whole_body(answer, until, _LARGEST))
             except urllib.error.HTTPError as error:
                 why = f"the judge answered HTTP {error.code}"
                 error.close()
@@ -111,30 +113,6 @@ class Judge:
             except (OSError, http.client.HTTPException):
                 why = "the judge's answer was cut off"
         raise UnscoredError(why)
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect would turn the question into a GET, and carry the key to another host."""
-
-    def redirect_request(self, *_: Any) -> None:
-        return None
-
-
-_OPENER = urllib.request.build_opener(_NoRedirect)
-
-
-def _whole(answer: http.client.HTTPResponse, deadline: float) -> bytes:
-    """The body, by a moment of the monotonic clock: a socket's timeout starts anew with each byte."""
-    parts: list[bytes] = []
-    size = 0
-    while size < _LARGEST and (part := answer.read1(1 << 16)):
-        parts.append(part)
-        size += len(part)
-        if time.monotonic() > deadline:
-            raise TimeoutError
-    if size < _LARGEST and answer.length:
-        raise http.client.IncompleteRead(b"", answer.length)
-    return b"".join(parts)
 
 
 def _said(data: bytes) -> str:
