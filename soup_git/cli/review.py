@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from soup_git.cli.app import app, open_workspace
-from soup_git.cli.options import AdapterOption, JsonOption, OutputOption
+from soup_git.cli.app import app, open_workspace, show_report
+from soup_git.cli.options import AdapterOption, Format, JsonOption, OutputOption
 from soup_git.errors import ExitCode
 
 
@@ -75,18 +75,46 @@ def pr(
     in_browser: Annotated[
         bool, typer.Option("--open", help="Also show it as html in a browser.")
     ] = False,
+    publish: Annotated[
+        bool,
+        typer.Option(
+            "--push",
+            help="Push the branch, all it names and the page; post it as one comment on GitHub.",
+        ),
+    ] = False,
+    remote: Annotated[
+        str | None,
+        typer.Option(
+            "--remote",
+            metavar="REMOTE",
+            help="Where to, with --push. [default: as git chooses]",
+            show_default=False,
+        ),
+    ] = None,
 ) -> int:
     """Put a branch's adapters on one page to judge: scores, drift, samples, data, lineage."""
     from soup_git.commands import pr as command
     from soup_git.commands import prpage
     from soup_git.render.report import write_text
 
+    if publish and no_ref:
+        raise typer.BadParameter("--push sends the ref that --no-ref does not write")
+    if remote is not None and not publish:
+        raise typer.BadParameter("--remote says where --push goes")
     workspace = open_workspace()
-    request = command.PrRequest(title, base, head, adapter, deltas, samples, slug)
-    found = command.pull_request(workspace, request)
-    if not no_ref:
-        prpage.store(workspace, found)
+    to = None
+    if publish:
+        from soup_git.commands import prpush
+
+        to = prpush.destination(workspace, head, remote)
+    found = command.pull_request(
+        workspace, command.PrRequest(title, base, head, adapter, deltas, samples, slug)
+    )
+    kept = "" if no_ref else prpage.store(workspace, found)
     if in_browser:
         prpage.show_in_browser(workspace, found)
-    write_text(prpage.FORMATS["json" if as_json else form.value](found), output)
+    if to is None or output is not None:
+        write_text(prpage.FORMATS["json" if as_json else form.value](found), output)
+    if to is not None:
+        show_report(prpush.publish(workspace, found, kept, to, base=base), Format.table, as_json)
     return ExitCode.OK

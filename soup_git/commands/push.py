@@ -66,12 +66,19 @@ class PushReport:
 
 
 def push(
-    workspace: Workspace, remote: str | None, *, every_branch: bool, recheck: bool
+    workspace: Workspace,
+    remote: str | None,
+    *,
+    every_branch: bool,
+    recheck: bool,
+    heads: dict[str, str] | None = None,
 ) -> tuple[PushReport, ExitCode]:
+    """`heads`: branch ref -> commit, instead of the current branch or all of them."""
     name = remote_named(workspace.git, remote, push=True)
     if recheck:
         workspace.dvc_remote.forget()
-    heads = _heads(workspace, every_branch=every_branch)
+    if heads is None:
+        heads = _heads(workspace, every_branch=every_branch)
     objects = _Objects(workspace, name)
     refs = _push_refs(workspace, name, heads, objects)
     gone = sorted(item.md5 for item in objects.gone)

@@ -46,7 +46,8 @@ class Fault:
 class FakeGitHub:
     address: str = ""
     repository: str = "acme/adapters"
-    parent: str | None = None
+    forks: dict[str, str] = field(default_factory=dict)
+    """Another repository -> the one that it is a fork of; nothing else is in it."""
     login: str | None = "ada"
     """Who the token speaks for; None for an app, which may not ask."""
     token: str = "ghp_secretsecretsecret"
@@ -106,14 +107,16 @@ class FakeGitHub:
             no = {"message": "Resource not accessible by integration"}
             return (200, {"login": self.login}) if self.login else (403, no)
         found = re.fullmatch(r"/repos/([^/]+/[^/]+)(/.*)?", parts.path)
+        if found is not None and found[1] in self.forks:
+            whole = {"fork": True, "parent": {"full_name": self.forks[found[1]]}}
+            return 200, ([] if found[2] else {**whole, "default_branch": "main"})
         if found is None or found[1].lower() != self.repository.lower():
             return 404, {"message": "Not Found"}
         return self._of_repository(call, found[2] or "", asked)
 
     def _of_repository(self, call: Call, rest: str, asked: dict[str, str]) -> tuple[int, Any]:
         if rest == "":
-            parent = {"full_name": self.parent} if self.parent else None
-            return 200, {"fork": bool(parent), "parent": parent, "default_branch": "main"}
+            return 200, {"fork": False, "default_branch": "main"}
         if found := re.fullmatch(r"/pulls(?:/(\d+))?", rest):
             return self._of_pulls(call, found[1], asked)
         if found := re.fullmatch(r"/issues/(\d+)/comments", rest):
