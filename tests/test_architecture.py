@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 
 LEVELS = (
     {"manual"},
-    {"cli", "hooks", "stages", "ui", "__main__"},
+    {"action", "cli", "hooks", "stages", "ui", "__main__"},
     {"commands"},
     {"training", "evaluation", "data", "forge", "serving"},
     {"render"},

@@ -50,6 +50,9 @@ class PrRequest:
     deltas: Path | None = None
     samples: Path | None = None
     slug: str | None = None
+    base_name: str | None = None
+    """What the page calls the base, where it is asked for by its id."""
+    head_name: str | None = None
 
 
 def pull_request(workspace: Workspace, request: PrRequest) -> PullRequest:
@@ -105,8 +108,11 @@ def _read(path: Path) -> bytes:
 def _ends(workspace: Workspace, request: PrRequest) -> tuple[Revision, Revision, str]:
     """Base, head and their merge base; between the last two lies what is asked to be merged."""
     git = workspace.git
-    head = Revision(_head_name(workspace, request.head), git.commit(request.head))
+    head = Revision(
+        request.head_name or _head_name(workspace, request.head), git.commit(request.head)
+    )
     base = _base(workspace, request.base)
+    base = replace(base, name=request.base_name or base.name)
     fork = git.merge_base(base.commit, head.commit)
     if fork is None:
         shallow = bool(git.shallow_commits)

@@ -25,11 +25,12 @@ _MOST_METRICS = 64
 _NAME = 80
 
 
-def as_markdown_page(pr: PullRequest, *, image: str | None = None) -> str:
+def as_markdown_page(pr: PullRequest, *, image: str | None = None, kept: str | None = None) -> str:
     """The page, at most `MAX_BYTES` of UTF-8.
 
     `image` is where the picture of the drift lies: relative in a stored page, absolute in a
-    posted one. Without it block characters stand in.
+    posted one. Without it block characters stand in. `kept` says, in Markdown, where the
+    page and its data are, if not in the pull request's ref.
     """
     is_one = len(pr.adapters) == 1
     parts = [Part("", 100, [_head(pr)])]
@@ -40,7 +41,7 @@ def as_markdown_page(pr: PullRequest, *, image: str | None = None) -> str:
     for adapter in pr.adapters:
         parts += adapter_details(adapter, pr, is_one=is_one, has_picture=image is not None)
     parts += page_details(pr)
-    return fitted(parts, MAX_BYTES, lambda cut: _foot(pr, cut))
+    return fitted(parts, MAX_BYTES, lambda cut: _foot(pr, cut, kept))
 
 
 # -- the first screen --------------------------------------------------------------------------
@@ -189,11 +190,11 @@ def _picture(image: str) -> str:
 # -- the last lines ----------------------------------------------------------------------------
 
 
-def _foot(pr: PullRequest, cut: Sequence[str]) -> str:
+def _foot(pr: PullRequest, cut: Sequence[str], kept: str | None) -> str:
     """Where the whole is, and what was cut."""
-    show = f"git show {pr.ref}:pr.html > pr.html"
-    text = f"\n---\nPage of `git soup pr`, kept with its data in `{pr.ref}`.\n"
+    whole = f"`git show {pr.ref}:pr.html > pr.html`" if kept is None else f"`pr.html` in {kept}"
+    text = f"\n---\nPage of `git soup pr`, kept with its data in {kept or f'`{pr.ref}`'}.\n"
     if cut:
         listed = ", ".join(cut)
-        text += f"\n**Cut to the size of a page:** {listed}. The whole: `{show}`\n"
+        text += f"\n**Cut to the size of a page:** {listed}. The whole: {whole}\n"
     return text
