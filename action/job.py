@@ -115,7 +115,7 @@ class Job:
         if self.event_name == "pull_request_target":
             raise FatalError(
                 "pull_request_target gives a token that can write to the code of a fork",
-                hint="on: pull_request, and for forks the second workflow of docs/github.md",
+                hint="on: pull_request, and for forks the second workflow of docs/howto/github.md",
             )
         pull = self.event.get("pull_request")
         if not isinstance(pull, dict):

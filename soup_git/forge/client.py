@@ -161,7 +161,7 @@ class Client:
                 f"{repository.host} does not allow this to {known}: {words}",
                 hint="a token needs `pull requests: write` on the repository; in an Action,"
                 " `permissions: pull-requests: write`, and a fork's pull request needs the split"
-                " of docs/github.md",
+                " of docs/howto/github.md",
             )
         if answer.status in {404, 410}:
             return FatalError(
