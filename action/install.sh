@@ -18,5 +18,5 @@ if [[ -z $python ]]; then
         --constraint "$GITHUB_ACTION_PATH/constraints.txt" \
         -- "$GITHUB_ACTION_PATH${extras:+[$extras]}" ${packages[@]+"${packages[@]}"}
 fi
-"$python" -I -m soup_git --version
+"$python" -I -c 'import soup_git.action; print("git-soup", soup_git.__version__)'
 echo "python=$python" >>"$GITHUB_OUTPUT"

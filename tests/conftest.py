@@ -32,7 +32,9 @@ WHEN = "2026-01-02T03:04:05+00:00"
 
 # git's, DVC's, the hub's and Python's variables of the person who runs the tests would leak into
 # them; without bytecode every start of ours compiles the package again.
-FOREIGN = ("GIT_", "DVC_", "HF_", "HUGGING", "PYTHON", "XDG_", "SOUP_", "TRANSFORMERS_")
+FOREIGN = (
+    "GH_", "GIT_", "GITHUB_", "DVC_", "HF_", "HUGGING", "PYTHON", "XDG_", "SOUP_", "TRANSFORMERS_",
+)  # fmt: skip
 PINNED = {
     "GIT_AUTHOR_NAME": "Ada Author",
     "GIT_AUTHOR_EMAIL": "ada@example.com",

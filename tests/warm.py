@@ -32,7 +32,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-_ROOMS = ("arithmetic", "cli", "commands", "core", "data", "render", "storage")
+_ROOMS = ("arithmetic", "cli", "commands", "core", "data", "forge", "render", "storage")
 _LOADS = {
     "soup": (),
     "dvc": ("dvc.cli", "dvc.commands.repro", "dvc.repo", "dvc.stage.run", "dvc_data.hashfile"),

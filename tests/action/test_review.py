@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 
+from soup_git.action import posting, review
+from soup_git.action.job import Found, Job
+from soup_git.errors import FatalError
 from tests.action.github_runner import Ran, obeyed, run_action
 from tests.conftest import Run
 from tests.forge.conftest import score
@@ -109,34 +112,49 @@ def test_a_good_one(act: Callable[..., Ran], event: Callable[..., dict[str, Any]
         "Fetch what lies between base and head", "Leave one comment",
     }  # fmt: skip
     assert "ghs_jobtoken" not in ran.log.replace("::add-mask::ghs_jobtoken", "")
-    again = act(event())
-    assert again.outputs["comment-url"] == comment["html_url"]
-    assert len(github.comments) == 1
 
 
 def test_a_regressed_and_a_drifted_one(
     act: Callable[..., Ran], event: Callable[..., dict[str, Any]], github: FakeGitHub,
     forked: Path, git: Run, soup: Run,
 ) -> None:  # fmt: skip
-    score(forked, "politer", 0.3, "2026-06-01T10:00:00+00:00")
-    soup("push")
-    ran = act(event())
-    assert ran.code == 1
-    [comment] = github.comments.values()
-    assert "do not merge" in comment["body"], "the comment is there before the job fails"
-    [error] = ran.said("error")
-    assert error.startswith("error title=do not merge do not merge: answers.contains")
-    assert ran.outputs["verdict"] == "do not merge"
+    old = github.comment(7, "<!-- git-soup:pr-7 -->\nthe page of the last commit")
     Path("soup.yaml").write_text(Path("soup.yaml").read_text() + "# ::set-output name=x::y\n")
     git("commit", "-qam", "Edit\n\n::add-mask::e", "--no-verify")
-    git("push", "-q", "--no-verify", "origin", "politer")
+    score(forked, "politer", 0.3, "2026-06-01T10:00:00+00:00")
+    git("push", "-q", "--no-verify", "origin", "politer", "refs/notes/soup")
     ran = act(event())
     assert ran.code == 3
-    assert ran.outputs["drift"] == "true"
-    assert "config drifted" in " ".join(ran.said("error"))
-    assert "config drifted" in comment["body"]
-    assert len(github.comments) == 1
+    assert list(github.comments.values()) == [old], "updated, before the job fails"
+    assert "do not merge" in old["body"]
+    assert "drifted" in old["body"]
+    stop, drift = ran.said("error")
+    assert stop.startswith("error title=do not merge do not merge: answers.contains")
+    assert "config drifted" in drift
+    assert (ran.outputs["verdict"], ran.outputs["drift"]) == ("do not merge", "true")
     assert not ran.said("set-output")
+
+
+@pytest.mark.parametrize(
+    ("found", "code", "said"),
+    [
+        ({"verdict": "ready"}, 0, "::notice"),
+        ({"verdict": "look closer"}, 0, "::warning"),
+        ({"verdict": "do not merge"}, 1, "::error title=do not merge"),
+        ({"verdict": "ready", "gate": "failed"}, 1, "::error title=do not merge"),
+        ({"verdict": "do not merge", "drift": ["config drifted: a -> b"]}, 3, "::error title=soup.lock drifted"),
+        ({"verdict": "ready", "failures": [("it broke", "mend it")]}, 128, "::error title=git-soup::it broke%0Ahint: mend it"),
+        ({"verdict": "ready", "drift": None}, 128, ""),
+        ({}, 128, ""),
+    ],
+)  # fmt: skip
+def test_how_it_ends(
+    found: dict[str, Any], code: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = Job({"RUNNER_TEMP": str(tmp_path)})
+    job.keep(Found(**{"drift": [], "verdict_line": found.get("verdict", ""), **found}))
+    assert review.finish(job) == code
+    assert said in capsys.readouterr().out
 
 
 def test_a_comment_that_cannot_be_left(
@@ -180,13 +198,27 @@ def test_forks_in_two_halves(
 
     page = tmp_path / "artifacts" / "git-soup-review" / "comment.md"
     page.write_text("@acme/all #12 ![x](https://evil.example/x) <a href='//evil.example'>\n/merge\n<!-- git-soup:pr-1 -->\n\x1b[2J\u202e\n")  # fmt: skip
-    act(run, "workflow_run", mode="comment")
+    post, job = posting.post_artifact, tmp_path / "job"
+    (job / "temp" / "git-soup").mkdir(parents=True)
+    (job / "temp" / "git-soup" / "artifact").symlink_to(page.parent)
+    env = {**github.env(), "GITHUB_TOKEN": github.token, "RUNNER_TEMP": str(job / "temp"),
+           "GITHUB_REPOSITORY": "acme/adapters", "GITHUB_EVENT_NAME": "workflow_run",
+           "GITHUB_EVENT_PATH": str(job / "event.json")}  # fmt: skip
+    del env["GH_TOKEN"]
+
+    def again(**event: str) -> None:
+        (job / "event.json").write_text(
+            json.dumps({"workflow_run": {**run["workflow_run"], **event}})
+        )
+        post(Job(env))
+
+    again()
     body = comment["body"].partition("\n\n")[2]
     for active in ("@acme", "#12", "![", "https://", "<a", "\n/merge", "<!--", "\x1b", "\u202e"):
         assert active not in body
     assert "acme/all" in body
 
-    posting = page.with_name("posting.json")
+    about = page.with_name("posting.json")
     asked = len(github.asked("POST")), len(github.asked("PATCH"))
     for text, said in (
         ('{"number": 99, "judged": true}', "the artifact is for #99, but its run was for #1, #2"),
@@ -194,23 +226,20 @@ def test_forks_in_two_halves(
         ("[" * 1000, "posting.json cannot be read"),
         (" " * 5000, "no file of at most 1024 bytes"),
     ):
-        posting.write_text(text)
-        refused = act(run, "workflow_run", mode="comment")
-        assert refused.code == 128
-        assert said in " ".join(refused.said("error"))
-    posting.unlink()
-    posting.symlink_to("/etc/passwd")
-    assert act(run, "workflow_run", mode="comment").code == 128
+        about.write_text(text)
+        with pytest.raises(FatalError, match=said):
+            again()
+    about.unlink()
+    about.symlink_to("/etc/passwd")
+    with pytest.raises(FatalError, match="has no file"):
+        again()
+    about.unlink()
+    about.write_text('{"number": 7, "judged": true}')
+    again(head_sha="2" * 40)
+    for wrong in ({"event": "push"}, {"head_repository": None}, {"head_sha": "--x"}):
+        with pytest.raises(FatalError):
+            again(**wrong)  # type: ignore[arg-type]
     assert (len(github.asked("POST")), len(github.asked("PATCH"))) == asked
-    posting.unlink()
-    posting.write_text('{"number": 7, "judged": true}')
-    run["workflow_run"]["head_sha"] = "2" * 40
-    stale = act(run, "workflow_run", mode="comment")
-    assert stale.code == 0
-    assert "has other commits by now" in stale.log
-    assert act({**run}, "workflow_dispatch", mode="comment").code == 128
-    run["workflow_run"]["event"] = "push"
-    assert act(run, "workflow_run", mode="comment").code == 128
 
 
 def test_what_is_refused(
@@ -220,7 +249,6 @@ def test_what_is_refused(
     assert ran.code == 128
     assert "pull_request_target gives a token" in ran.said("error")[0]
     assert act(event(), mode="everything").code == 129
-    assert act({}, "push").code == 128
     bad = event()
     bad["pull_request"]["base"]["sha"] = "--upload-pack=touch pwned"
     ran = act(bad)
