@@ -167,7 +167,9 @@ def comment(job: Job) -> int:
     if not job.is_on("comment") or not change.number:
         return ExitCode.OK
     if change.is_fork:
-        say("a fork's job has no token that can comment; docs/howto/github.md has the workflow that does")
+        say(
+            "a fork's job has no token that can comment; docs/howto/github.md has the workflow that does"
+        )
         return ExitCode.OK
     text = (job.page / COMMENT).read_text("utf-8")
     try:
