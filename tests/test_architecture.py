@@ -28,7 +28,7 @@ LEVELS = (
     {"manual"},
     {"action", "cli", "hooks", "stages", "ui", "__main__"},
     {"commands"},
-    {"training", "evaluation", "data", "forge", "serving"},
+    {"training", "evaluation", "data", "forge", "serving", "migration"},
     {"render"},
     {"storage"},
     {"core"},

@@ -24,7 +24,7 @@ from soup_git.training import passthrough, rules
 from soup_git.training.schema import INITS, SoupConfig, json_schema
 from soup_git.training.tasks import GONE
 
-__all__ = ["SoupConfig", "json_schema", "load_config"]
+__all__ = ["SoupConfig", "json_schema", "load_config", "problems_of"]
 
 
 def load_config(
@@ -58,6 +58,11 @@ def load_config(
     config = SoupConfig.model_validate(raw)
     config._source, config._lines = source, lines
     return config
+
+
+def problems_of(raw: dict[str, Any], *, check_upstream: bool) -> list[tuple[Where, str]]:
+    """Every error of a config that no file holds yet, each with the key that it is about."""
+    return [*_check(raw), *(passthrough.check(raw) if check_upstream else ())]
 
 
 def _read(path: Path) -> str:

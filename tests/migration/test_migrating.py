@@ -1,0 +1,409 @@
+"""Configs of other trainers, as their users have them, and what becomes of each key."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from soup_git.errors import FatalError
+from soup_git.migration import target
+from soup_git.migration.converting import convert
+from soup_git.migration.draft import Draft
+from soup_git.migration.reading import TOOLS
+from soup_git.migration.rules import Rule
+from soup_git.migration.target import has_key
+from soup_git.migration.unsloth import SCRIPTED
+from soup_git.training.config import load_config
+
+AXOLOTL = """\
+base_model: meta-llama/Llama-3.2-1B   # a comment
+datasets:
+  - path: data/rows.jsonl
+    type: alpaca
+val_set_size: 0.1
+output_dir: ./outputs/lora-out
+adapter: lora
+sequence_len: 2048
+sample_packing: true
+lora_r: 16
+lora_alpha: 32
+lora_target_linear: true
+gradient_accumulation_steps: 2
+micro_batch_size: 4
+num_epochs: 2
+optimizer: adamw_torch
+lr_scheduler: cosine
+learning_rate: 2e-4
+bf16: auto
+tf32: false
+gradient_checkpointing: true
+flash_attention: true
+warmup_ratio: 0.1
+weight_decay: 0.0
+wandb_project: soup
+special_tokens:
+  pad_token: "<|end_of_text|>"
+"""
+
+
+def drafted(tool: str, text: str, name: str = "c.yaml", beside: Any = None) -> Draft:
+    """What becomes of a config; its soup.yaml is valid, whatever it said."""
+    _, draft = convert(name, text, tool, lambda _path: beside, check_upstream=True)
+    load_config(target.text_of(draft, draft.lost, []))
+    return draft
+
+
+def said(draft: Draft) -> list[str]:
+    """What changes training and is lost."""
+    return [f"{x.place}: {x.key}: {x.why}" for x in draft.lost if x.changes_training]
+
+
+def test_axolotl_carries_all_that_changes_training():
+    draft = drafted("axolotl", AXOLOTL)
+    assert draft.config() == {
+        "base": "meta-llama/Llama-3.2-1B",
+        "data": {"train": "data/rows.jsonl", "format": "alpaca", "val_split": 0.1,
+                 "max_length": 2048},
+        "training": {
+            "epochs": 2, "lr": 2e-4, "scheduler": "cosine", "warmup_ratio": 0.1, "batch_size": 4,
+            "gradient_accumulation_steps": 2, "weight_decay": 0.0, "optimizer": "adamw_torch",
+            "packing": True, "gradient_checkpointing": True, "precision": "auto",
+            "lora": {"r": 16, "alpha": 32, "dropout": 0.0, "target_modules": "all-linear"},
+        },
+        "output": "./outputs/lora-out",
+    }  # fmt: skip
+    assert said(draft) == []
+    dropped = {item.key: item.place for item in draft.lost}
+    assert dropped == {
+        "flash_attention": "c.yaml:22",
+        "wandb_project": "c.yaml:25",
+        "special_tokens.pad_token": "c.yaml:27",
+    }
+    written_out = {entry.to for entry in draft.carried.values() if not entry.key}
+    assert written_out == {"training.lora.dropout"}
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("early_stopping_patience: 3", "early_stopping_patience: training ends after"),
+        ("fsdp: [full_shard]", "fsdp: one process trains"),
+        ("lora_model_dir: ./earlier", "lora_model_dir: training starts from a fresh adapter"),
+        ("excess_length_strategy: drop", "excess_length_strategy: rows longer than"),
+        ("bogus_key: 1", "bogus_key: is not a key that git-soup knows of axolotl"),
+        ("chat_template: pixtral", "chat_template: the tokenizer's own chat template is used"),
+        ("rl: gdpo", "rl: GDPO is not offered"),
+        ("max_grad_norm: '-3'", "max_grad_norm: training.max_grad_norm: should be greater"),
+        ("seed: x", "seed: 'x' is not a number"),
+        ("plugins: [axolotl.integrations.liger.LigerPlugin, mine]", "plugins.1: plugins are"),
+    ],
+)
+def test_axolotl_says_line_by_line_what_is_lost(line, complaint):
+    found = said(drafted("axolotl", AXOLOTL + line + "\n"))
+    assert [text for text in found if text.startswith(f"c.yaml:28: {complaint}")], found
+
+
+@pytest.mark.parametrize(
+    ("datasets", "complaints"),
+    [
+        ("- path: org/hub", ["path: org/hub is a dataset of a hub"]),
+        ("- path: a.jsonl\n- path: b.jsonl", ["datasets.1: b.jsonl: data.train is one file"]),
+        (
+            "- path: /elsewhere/a.jsonl",
+            ["path: data.train: /elsewhere/a.jsonl is not a path inside"],
+        ),
+        ("- - path: a.jsonl", ["is no dataset: a mapping", "the first dataset has no path"]),
+        ("- path: a.csv", ["path: a.csv is .csv: write its rows to a .jsonl file"]),
+        ("- path: json\n  data_files: [a.jsonl, b.jsonl]", ["data_files: b.jsonl: data.train is"]),
+        ("- path: a.jsonl\n  roles_to_train: [user]", ["roles_to_train: the loss is on"]),
+        ("- path: a.jsonl\n  type: {field_output: o}", ["type: rows of type"]),
+        ("org/hub", ["datasets: org/hub is a dataset of a hub"]),
+        ("[]", ["datasets: the config names no dataset"]),
+    ],
+)
+def test_axolotl_datasets(datasets, complaints):
+    text = AXOLOTL.replace("  - path: data/rows.jsonl\n    type: alpaca\n", "")
+    text = text.replace("datasets:", "datasets:\n" + textwrap.indent(datasets, "  "))
+    found = said(drafted("axolotl", text))
+    for complaint in complaints:
+        assert [one for one in found if complaint in one], found
+
+
+def test_a_task_that_needs_code_is_kept_with_a_place_for_it():
+    more = "rl: grpo\ntrl: {num_generations: 4, beta: 0.01, reward_funcs: [mine.right]}\n"
+    draft = drafted(
+        "axolotl", AXOLOTL.replace("sample_packing: true", "sample_packing: false") + more
+    )
+    config = draft.config()
+    assert (config["task"], config["training"]["reward_fn"]) == ("grpo", "rewards.py")
+    assert (config["training"]["num_generations"], config["training"]["grpo_beta"]) == (4, 0.01)
+    assert [text.split(": ")[1] for text in said(draft)] == [
+        "trl.reward_funcs", "training.reward_fn",
+    ]  # fmt: skip
+
+
+LLAMAFACTORY = """\
+model_name_or_path: Qwen/Qwen3-0.6B
+stage: sft
+do_train: true
+finetuning_type: lora
+lora_rank: 8
+lora_target: q_proj,v_proj
+pissa_init: true
+dataset: mine
+template: qwen3
+cutoff_len: 1024
+max_samples: 100
+per_device_train_batch_size: 2
+learning_rate: 1.0e-4
+lr_scheduler_type: cosine
+warmup_ratio: 0.1
+bf16: true
+adam_beta2: 0.99
+report_to: none
+plot_loss: true
+"""
+INFO = {
+    "mine": {"file_name": "rows.json"},
+    "turns": {"file_name": "t.json", "formatting": "sharegpt"},
+}
+
+
+def test_llamafactory_finds_the_file_of_its_dataset():
+    draft = drafted("llamafactory", LLAMAFACTORY, beside=INFO)
+    config = draft.config()
+    assert config["data"] == {
+        "train": "data/rows.json", "format": "alpaca", "val_split": 0.0, "max_length": 1024,
+        "chat_template": "qwen3", "max_rows": 100,
+    }  # fmt: skip
+    assert config["training"]["lora"] == {
+        "r": 8, "alpha": 16, "dropout": 0.0, "target_modules": ["q_proj", "v_proj"],
+        "init_strategy": "pissa_niter_16",
+    }  # fmt: skip
+    assert config["training"]["trl"] == {"adam_beta2": 0.99}
+    assert config["training"]["warmup_ratio"] == 0.1
+    assert "warmup_steps" not in config["training"]
+    assert said(draft) == []
+
+
+def test_llamafactory_without_its_list_of_datasets():
+    found = said(drafted("llamafactory", LLAMAFACTORY + "eval_dataset: other\n"))
+    assert "c.yaml:8: dataset: mine is a name in data/dataset_info.json, which is not" in found[0]
+    assert "c.yaml:20: eval_dataset: other: data.validation names a file of rows" in found[1]
+
+
+def test_llamafactory_as_json_with_tabs():
+    text = '{\n\t"model_name_or_path": "a/b",\n\t"stage": "sft",\n\t"finetuning_type": "full"\n}'
+    found = said(drafted("llamafactory", text, name="c.json"))
+    assert "c.json:4: finetuning_type: full is not offered; git-soup trains a LoRA" in found
+
+
+SCRIPT = """\
+from unsloth import FastLanguageModel
+import torch
+open("ran", "w").write("this was run")
+longest = 1024
+rank = 8
+rank = 32
+model, tokenizer = FastLanguageModel.from_pretrained(
+    model_name = "unsloth/Qwen3-4B",
+    max_seq_length = longest,
+    load_in_4bit = False,
+    token = "hf_secret",
+)
+model = FastLanguageModel.get_peft_model(model, r = rank, lora_alpha = 16,
+    target_modules = ["q_proj", "v_proj"], use_gradient_checkpointing = "unsloth")
+dataset = load_dataset("json", data_files = "data/rows.jsonl", split = "train")
+trainer = SFTTrainer(model = model, train_dataset = dataset, args = SFTConfig(
+    per_device_train_batch_size = 2,
+    learning_rate = 2e-4,
+    fp16 = not is_bfloat16_supported(),
+    bf16 = is_bfloat16_supported(),
+    optim = "adamw_torch",
+    max_steps = int(60),
+    gradient_accumulation_steps = longest // 256,
+    report_to = "none",
+))
+trainer = train_on_responses_only(trainer, instruction_part = "a", response_part = "b")
+model, tokenizer = FastLanguageModel.from_pretrained("lora_model")
+"""
+
+
+def test_unsloth_reads_literals_of_a_script_and_runs_nothing(in_tmp_path):
+    draft = drafted("unsloth", SCRIPT, name="train.py")
+    config = draft.config()
+    assert config["base"] == "unsloth/Qwen3-4B"
+    assert config["data"]["train"] == "data/rows.jsonl"
+    assert config["data"]["max_length"] == 1024
+    assert config["training"]["precision"] == "auto"
+    assert config["training"]["assistant_only_loss"] is True
+    assert "quantization" not in config["training"]
+    assert config["training"]["gradient_accumulation_steps"] == 4
+    assert said(draft) == [
+        "train.py:13: get_peft_model.r: is computed by the script, which is not run: rank",
+        "train.py:22: args.max_steps: is computed by the script, which is not run: int(60)",
+    ]
+    assert not Path("ran").exists()
+    assert "hf_secret" not in target.text_of(draft, draft.lost, []) + str(draft.lost)
+
+
+def test_unsloth_names_the_cell_of_a_notebook():
+    lines = SCRIPT.splitlines(keepends=True)
+    cells = [
+        {"cell_type": "markdown", "source": ["# Title"]},
+        {"cell_type": "code", "source": ["%%capture\n", "!pip install unsloth\n"]},
+        {"cell_type": "code", "source": lines[:14]},
+        {"cell_type": "code", "source": "".join(lines[14:])},
+    ]
+    draft = drafted("unsloth", json.dumps({"cells": cells}), name="n.ipynb")
+    assert [text.partition(": ")[0] for text in said(draft)] == [
+        "n.ipynb:cell 2:13",
+        "n.ipynb:cell 3:8",
+    ]
+
+
+def test_unsloth_as_a_command_lines_yaml():
+    text = """\
+model: unsloth/Qwen3-0.6B
+data:
+  local_dataset: [data/a.jsonl, data/b.jsonl]
+training: {max_seq_length: 512, load_in_4bit: false, max_steps: 0, learning_rate: 1e-4}
+lora: {lora_r: 16, target_modules: "q_proj,v_proj", use_dora: true}
+logging: {wandb_token: hidden}
+"""
+    draft = drafted("unsloth", text)
+    assert draft.config()["training"]["lora"]["use_dora"] is True
+    assert draft.config()["training"]["lora"]["target_modules"] == ["q_proj", "v_proj"]
+    assert "max_steps" not in draft.config()["training"]
+    assert "hidden" not in str(said(draft))
+    assert any("data/b.jsonl: data.train is one file" in text for text in said(draft))
+
+
+def test_the_original_keeps_its_shape_and_gets_its_own_defaults():
+    text = """\
+base: org/model
+task: sft
+backend: unsloth
+data: {train: ./data/train.jsonl, format: chatml, train_on_responses_only: false}
+training:
+  batch_size: 2
+  lora: {r: 32, use_olora: true}
+  quantization: none
+  quantization_aware: fp8
+  use_liger: true
+  forgetting_detection: false
+"""
+    draft = drafted("soup", text)
+    config = draft.config()
+    assert config["training"]["lr"] == 2e-5  # its default, not ours
+    assert config["training"]["lora"] == {
+        "r": 32, "init_strategy": "olora", "alpha": 16, "dropout": 0.05, "target_modules": "auto",
+    }  # fmt: skip
+    assert config["training"]["assistant_only_loss"] is False
+    assert said(draft) == [
+        "c.yaml:9: training.quantization_aware: this version of git-soup has no such option"
+    ]
+    assert [item.key for item in draft.lost if not item.changes_training] == [
+        "backend", "training.use_liger",
+    ]  # fmt: skip
+
+
+# -- whatever a file says -----------------------------------------------------------------------
+
+ODD = (True, -1, 1e400, "x\x1b[31m", ["a", 1], {"a": {"b": None}}, [[{"path": []}]])
+
+
+@pytest.mark.parametrize("tool", list(TOOLS))
+@pytest.mark.parametrize("value", ODD, ids=repr)
+def test_odd_values_end_in_the_list_or_in_a_valid_config(tool, value):
+    marks = {key: value for key in TOOLS[tool].keys if "." not in key and not key.endswith("*")}
+    drafted(tool, json.dumps(marks | dict.fromkeys(TOOLS[tool].marks, value)), name="c.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "tool", "complaint"),
+    [
+        ("c.yaml", "a: [1", "axolotl", "c.yaml:1: not valid YAML"),
+        ("c.yaml", "- 1\n", "axolotl", "is no config of axolotl"),
+        ("c.yaml", "a: &a [x]\nb: *a\n", "axolotl", "c.yaml:1: anchors and aliases"),
+        ("c.yaml", "[" * 100, "axolotl", "nested deeper than 32"),
+        ("c.yaml", "base_model: a\nbase_model: b\n", "axolotl", "given twice, first on line 1"),
+        ("c.yaml", "hello: world\n", "axolotl", "has none of the keys of axolotl"),
+        ("c.yaml", LLAMAFACTORY, "axolotl", "looks like a config of LLaMA-Factory"),
+        ("c.yaml", AXOLOTL, "llamafactory", "looks like a config of axolotl"),
+        ("c.py", SCRIPT, "axolotl", "is Python, and axolotl is configured in YAML"),
+        ("c.py", "x = (", "unsloth", "c.py: line 1: not Python"),
+        ("c.py", "x = " + "(" * 5000, "unsloth", "not Python"),
+        ("c.py", "x = " + "-" * 50_000 + "1", "unsloth", "not Python"),
+        ("c.py", "print(1)", "unsloth", "calls no FastLanguageModel.from_pretrained"),
+        ("n.ipynb", "[" * 100_000, "unsloth", "not a notebook"),
+        ("n.ipynb", "{}", "unsloth", "it has no cells"),
+    ],
+)
+def test_what_cannot_be_read(name, text, tool, complaint):
+    with pytest.raises(FatalError, match=r".") as failure:
+        drafted(tool, text, name=name)
+    assert complaint in str(failure.value)
+    assert failure.value.hint
+
+
+SOON = ("training.loraplus_lr_", "training.loss_watchdog_", "data.long_rows")
+"""Options of other branches of the work, which a table may name before the schema has them."""
+
+
+def test_every_rule_leads_somewhere_or_says_why():
+    rules: list[tuple[str, Rule]] = [
+        (key, rule) for tool in (*TOOLS.values(), SCRIPTED) for key, rule in tool.keys.items()
+    ]
+    assert len(rules) > 600
+    for key, rule in rules:
+        assert rule.together or rule.why or has_key(rule.to) or rule.to.startswith(SOON), key
+
+
+# -- the command --------------------------------------------------------------------------------
+
+
+def test_the_command_writes_reports_and_replaces_nothing(in_tmp_path, git, soup):
+    git("init", "-q", ".")
+    Path("a.yml").write_text(AXOLOTL + "bogus\x1b[31m: 1\n".replace("\x1b", "\\x1b"))
+    Path("sub").mkdir()
+    done = soup("migrate", "--from", "axolotl", "../a.yml", check=False, cwd=in_tmp_path / "sub")
+    assert done.returncode == 1
+    assert "../a.yml:28:" in done.stdout
+    assert "is not a key that git-soup knows of axolotl" in done.stdout
+    text = Path("soup.yaml").read_text()
+    assert text.splitlines()[0].startswith("# From ../a.yml, a config of axolotl")
+    assert "#   ../a.yml:28: bogus" in text
+    assert load_config(Path("soup.yaml")).training.lora.alpha == 32
+    again = soup("migrate", "--from", "axolotl", "a.yml", check=False)
+    assert again.returncode == 128
+    assert again.stderr.startswith("fatal: soup.yaml is there already\nhint: git soup migrate")
+    Path("a.yml").write_text(AXOLOTL)
+    done = soup("migrate", "--from", "axolotl", "a.yml", "-o", "new.yaml", "--json")
+    report = json.loads(done.stdout)
+    assert report["schema"] == "soup.migrate/1"
+    assert report["complete"] is True
+    assert report["config"] == Path("new.yaml").read_text()
+    assert {"to", "value", "key", "place"} <= set(report["carried"][0])
+
+
+def test_the_command_refuses_what_is_no_config(in_tmp_path, git, soup):
+    git("init", "-q", ".")
+    Path("big.yaml").write_bytes(b"a: b\n" * 300_000)
+    Path("bin.yaml").write_bytes(b"a: \xff\xfe\n")
+    Path("dir").mkdir()
+    for name, complaint in (
+        ("big.yaml", "larger than 1 MiB"),
+        ("bin.yaml", "bin.yaml:1: not UTF-8"),
+        ("dir", "is no file"),
+        ("/dev/zero", "is no file"),
+        ("none.yaml", "does not exist"),
+    ):
+        done = soup("migrate", "--from", "axolotl", name, check=False)
+        assert (done.returncode, complaint in done.stderr) == (128, True), done.stderr
+    assert soup("migrate", "--from", "nemo", "big.yaml", check=False).returncode == 129
+    assert not Path("soup.yaml").exists()
