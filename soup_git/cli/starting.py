@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from soup_git.cli.app import app, show_report
+from soup_git.cli.app import app, group, show_report
 from soup_git.cli.options import Format, FormatOption, JsonOption
 
 
@@ -47,3 +47,63 @@ def migrate(
     report, code = command.migrate(trainer.value, file, output, force=force)
     show_report(report, form, as_json)
     return code
+
+
+recipes_app = group("recipes", "Settings for named models, each with its source.")
+
+
+@recipes_app.command("list")
+def recipes_list(form: FormatOption = Format.table, as_json: JsonOption = False) -> int:
+    """List the recipes: model, task, size, licence."""
+    from soup_git.commands import recipes as command
+
+    show_report(command.listed(), form, as_json)
+    return 0
+
+
+@recipes_app.command("search")
+def recipes_search(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[WORD]...", help="Words of name, model, licence or note."),
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option("--task", metavar="TASK", help="Only recipes of this task.")
+    ] = None,
+    form: FormatOption = Format.table,
+    as_json: JsonOption = False,
+) -> int:
+    """List the recipes that have every word; exit 1 when none has."""
+    from soup_git.commands import recipes as command
+
+    report, code = command.search(words or [], task)
+    show_report(report, form, as_json)
+    return code
+
+
+@recipes_app.command("show")
+def recipes_show(
+    name: Annotated[str, typer.Argument(metavar="RECIPE", help="Which recipe.")],
+    form: FormatOption = Format.table,
+    as_json: JsonOption = False,
+) -> int:
+    """Print a recipe as the soup.yaml that it is, with where its values are from."""
+    from soup_git.commands import recipes as command
+
+    show_report(command.show(name), form, as_json)
+    return 0
+
+
+@recipes_app.command("use")
+def recipes_use(
+    name: Annotated[str, typer.Argument(metavar="RECIPE", help="Which recipe.")],
+    output: ConfigOption = None,
+    force: ForceOption = False,
+    form: FormatOption = Format.table,
+    as_json: JsonOption = False,
+) -> int:
+    """Write a recipe's soup.yaml."""
+    from soup_git.commands import recipes as command
+
+    show_report(command.use(name, output, force=force), form, as_json)
+    return 0
