@@ -1,4 +1,9 @@
-"""Stage `train`: from soup.yaml to a tracked adapter. Read it top to bottom."""
+"""Stage `train`: from soup.yaml to a tracked adapter. Read it top to bottom.
+
+`python -m soup_git.stages.train FOLDER/soup.yaml` trains what another config of the workspace
+says: one of several trainings of a pipeline. Its metrics and plots lie beside its config, and
+its run is pinned to that config; soup.lock pins soup.yaml, whose adapter is the pipeline's.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ import sys
 from dataclasses import replace
 from pathlib import PurePosixPath
 
-from soup_git.errors import run_to_exit_code
+from soup_git.errors import ExitCode, FatalError, run_to_exit_code
 
 
 def main() -> int:
@@ -24,14 +29,16 @@ def main() -> int:
 
     workspace = Workspace.open()
     root = workspace.root
-    config = load_config(root / CONFIG_FILE)
+    config_path = _named(sys.argv[1:], CONFIG_FILE)
+    config_file = target_inside(root, config_path)
+    config = load_config(config_file)
     adapter = str(PurePosixPath(config.output))
     output = target_inside(root, adapter)
     state_dir = workspace.training_state(adapter)
 
     # What the run is pinned to is known before it starts, and travels with each checkpoint.
-    lock = replace(compute(workspace, Overrides(), None), adapters={})
-    pinned = {CONFIG_FILE: (root / CONFIG_FILE).read_bytes(), LOCK: lock.text().encode()}
+    lock = replace(compute(workspace, Overrides(), None, config=config_path), adapters={})
+    pinned = {config_path: config_file.read_bytes(), LOCK: lock.text().encode()}
     recorder = RunRecorder(workspace, adapter, state_dir, pinned)
 
     train(
@@ -39,18 +46,31 @@ def main() -> int:
         workspace_root=root,
         output=output,
         state_dir=state_dir,
+        results=config_file.parent,
         on_checkpoint=recorder.record,
         gate=gate_of(workspace, config),
     )
 
     manifest = manifest_of(workspace, output, adapter, keep=True)
     write_atomically(output / MANIFEST, manifest.text().encode())
-    results = [root / "metrics.json", *sorted((root / "plots").glob("*.csv"))]
+    folder = config_file.parent
+    results = [folder / "metrics.json", *sorted((folder / "plots").glob("*.csv"))]
     recorder.finish({p.relative_to(root).as_posix(): p.read_bytes() for p in results}, lock.run)
     shutil.rmtree(state_dir)
     if recorder.run is not None:
         sys.stderr.write(f"run/{recorder.run}: git log soup/runs/{recorder.run}\n")
     return 0
+
+
+def _named(arguments: list[str], default: str) -> str:
+    """The config to train, as a path from the top of the workspace."""
+    if len(arguments) > 1:
+        raise FatalError(
+            "one argument is taken: a config of the workspace",
+            hint="python -m soup_git.stages.train sft/soup.yaml",
+            code=ExitCode.USAGE,
+        )
+    return str(PurePosixPath(arguments[0] if arguments else default))
 
 
 if __name__ == "__main__":

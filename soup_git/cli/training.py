@@ -101,11 +101,18 @@ def datashow_report(
 
 
 @config_app.command("check")
-def config_check(form: FormatOption = Format.table, as_json: JsonOption = False) -> int:
+def config_check(
+    file: Annotated[
+        Path | None,
+        typer.Argument(metavar="[FILE]", help="Another config than soup.yaml.", show_default=False),
+    ] = None,
+    form: FormatOption = Format.table,
+    as_json: JsonOption = False,
+) -> int:
     """Check soup.yaml without training: every error at once, with its line."""
     from soup_git.commands import config as command
 
-    show_report(command.check(open_workspace()), form, as_json)
+    show_report(command.check(open_workspace(), file), form, as_json)
     return 0
 
 

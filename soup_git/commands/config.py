@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from soup_git.core.trainconfig import CONFIG_FILE
@@ -27,13 +28,13 @@ class ConfigReport:
         return [f"{self.path} is valid{rest}"]
 
 
-def check(workspace: Workspace) -> ConfigReport:
-    """Validate soup.yaml; raises with every error at once, each with its line."""
+def check(workspace: Workspace, file: Path | None = None) -> ConfigReport:
+    """Validate `file`, else soup.yaml; raises with every error at once, each with its line."""
     from soup_git.training.config import load_config
 
     upstream = can_train()
-    config = load_config(workspace.root / CONFIG_FILE, check_upstream=upstream)
-    return ConfigReport(CONFIG_FILE, upstream, config.model_dump(mode="json"))
+    config = load_config(file or workspace.root / CONFIG_FILE, check_upstream=upstream)
+    return ConfigReport(str(file or CONFIG_FILE), upstream, config.model_dump(mode="json"))
 
 
 def schema_text() -> str:

@@ -121,12 +121,20 @@ def _read_if_there(path: Path) -> Lock | None:
 
 
 def compute(
-    workspace: Workspace, overrides: Overrides, before: Lock | None, *, quiet: bool = False
+    workspace: Workspace,
+    overrides: Overrides,
+    before: Lock | None,
+    *,
+    quiet: bool = False,
+    config: str | None = None,
 ) -> Lock:
-    """The lock of the work tree as it is now; says what it cannot pin, unless `quiet`."""
+    """The lock of the work tree as it is now; says what it cannot pin, unless `quiet`.
+
+    `config` is the config to pin, where it is another than `before` pins, or soup.yaml.
+    """
     snapshot = workspace.work_tree
-    config_path = _config_path(snapshot, before)
-    config = config_pin(snapshot, config_path)
+    config_path = config or _config_path(snapshot, before)
+    pinned_config = config_pin(snapshot, config_path)
     names = _names(snapshot, config_path)
     dataset = _dataset_path(workspace, names) or (before.dataset_path if before else None)
     data = _given(overrides.dataset_sha, dataset) or dataset_pin(workspace, snapshot, dataset)
@@ -134,7 +142,7 @@ def compute(
     base = _given(overrides.base_sha, base_model) or base_model_pin(
         workspace, base_model, network=True, revision=names.revision
     )
-    for name, pin in (("base_model", base), ("dataset", data), ("config", config)):
+    for name, pin in (("base_model", base), ("dataset", data), ("config", pinned_config)):
         if pin.digest is None and not quiet:
             say(f"warning: {name} is not pinned: {pin.why}")
     env = None if overrides.env_hash else environment(workspace.facts)
@@ -148,8 +156,8 @@ def compute(
         dataset_path=dataset,
         env_hash=overrides.env_hash or env_hash(env or {}),
         env=env,
-        config_sha=config.digest,
-        config_path=config_path if config.digest else None,
+        config_sha=pinned_config.digest,
+        config_path=config_path if pinned_config.digest else None,
         seed=names.seed,
         adapters=adapter_digests(snapshot, names.output),
     )

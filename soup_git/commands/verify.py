@@ -113,8 +113,9 @@ def _verified(
         )
     _refuse_drift(workspace, snapshot, lock)
     with _temporary(workspace) as place, _scratch(workspace, commit, place) as scratch:
+        inputs = [str(PurePosixPath(p)) for p in (lock.dataset_path, names.reward_model) if p]
         for path, output in snapshot.outputs.items():
-            if path == lock.dataset_path or path.startswith(f"{lock.dataset_path}/"):
+            if any(path == named or path.startswith(f"{named}/") for named in inputs):
                 if not workspace.object_is_sound(output.md5):
                     workspace.dvc_remote.fetch([output.md5])
                 restore_output(scratch, output)

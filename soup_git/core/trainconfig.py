@@ -25,6 +25,8 @@ class ConfigPins:
     chat_template: str | None = None
     trust_remote_code: bool = False
     validation: str | None = None
+    reward_model: str | None = None
+    """The adapter that rewards, for tasks that learn from one: an input, as the dataset is."""
 
 
 def parse_config_pins(data: bytes, where: str) -> ConfigPins:
@@ -52,6 +54,7 @@ def parse_config_pins(data: bytes, where: str) -> ConfigPins:
         revision=_text(raw, "revision"),
         chat_template=_text(_section(raw, "data"), "chat_template"),
         trust_remote_code=raw.get("trust_remote_code") is True,
+        reward_model=_text(_section(raw, "training"), "reward_model"),
         validation=_text(_section(raw, "data"), "validation"),
     )
 

@@ -88,13 +88,14 @@ def train(
     workspace_root: Path,
     output: Path,
     state_dir: Path,
+    results: Path | None = None,
     on_checkpoint: OnCheckpoint | None = None,
     resume: bool = True,
     gate: EpochGate | None = None,
 ) -> TrainReport:
     """Train `config` and write the adapter into `output`; return what was trained.
 
-    Also writes `metrics.json` and `plots/` into `workspace_root`. Checkpoints go into
+    Also writes `metrics.json` and `plots/` into `results` (`workspace_root`). Checkpoints go into
     `state_dir`, which must be on this machine, outside every DVC output, and belong to this
     run alone; an interrupted run goes on from the last complete one there, unless `resume`
     or `training.resume` is false. `on_checkpoint(step, folder, loss, learning_rate)` is
@@ -199,7 +200,7 @@ def train(
         eval_loss=rounded(run.curve.evals[-1]["eval_loss"]) if run.curve.evals else None,
         run=facts | {"attention": base_model.config._attn_implementation},
     )
-    _write_results(report, run.curve, workspace_root)
+    _write_results(report, run.curve, results or workspace_root)
     return report
 
 
