@@ -9,16 +9,27 @@ import typer
 
 from soup_git.cli.app import app, open_workspace, show_report
 from soup_git.cli.options import AdapterOption, Format, FormatOption, JsonOption, OutputOption
+from soup_git.core.templates import TEMPLATES
+
+_WIDEST = max(map(len, TEMPLATES))
+# Click keeps the lines of a paragraph that has a backspace above it.
+_INIT = (
+    "Make this repository a workspace; what is there already stays.\n\n\b\nTemplates:\n"
+) + "\n".join(f"  {name + ':':{_WIDEST + 1}} {row.summary}" for name, row in TEMPLATES.items())
 
 
-@app.command()
+@app.command(help=_INIT)
 def init(
     check: Annotated[
         bool, typer.Option("--check", help="Only say what is missing; exit 1 when something is.")
     ] = False,
     template: Annotated[
         str | None,
-        typer.Option("--template", metavar="NAME", help="Also write soup.yaml and dvc.yaml: chat."),
+        typer.Option(
+            "--template",
+            metavar="TEMPLATE",
+            help="Also write soup.yaml, dvc.yaml and a suite, for one of the templates above.",
+        ),
     ] = None,
     base: Annotated[
         str | None, typer.Option("--base", metavar="MODEL", help="The template's base model.")
@@ -36,14 +47,11 @@ def init(
     form: FormatOption = Format.table,
     as_json: JsonOption = False,
 ) -> int:
-    """Make this repository a workspace; what is there already stays."""
     from soup_git.commands import init as command
 
     chosen = None
     if template is not None:
-        chosen = command.Template(
-            template, base or command.DEFAULT_BASE, dataset or command.DEFAULT_DATASET
-        )
+        chosen = command.start(template, base, dataset)
     elif base is not None or dataset is not None:
         raise typer.BadParameter("--base and --dataset fill in a --template")
     report, code = command.init(

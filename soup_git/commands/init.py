@@ -9,29 +9,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from soup_git.core.templates import (
+    PIPELINE,
+    PROMPTS,
+    SUITE,
+    Template,
+    template_named,
+)
+from soup_git.data.formats import FORMATS
 from soup_git.errors import ExitCode, FatalError
 from soup_git.render.report import Table
 from soup_git.storage.dvcrepo import DvcRepo
-from soup_git.storage.files import TEMPORARY, write_atomically
-from soup_git.storage.githooks import (
-    CHAINED,
-    HOOKS,
-    SUMMARY,
-    install_hook,
-    is_installed,
-    template_text,
-)
+from soup_git.storage.files import TEMPORARY, target_inside, write_atomically
+from soup_git.storage.githooks import CHAINED, HOOKS, SUMMARY, install_hook, is_installed
 from soup_git.storage.gitrepo import OLDEST_GIT, GitRepo, git_version
 from soup_git.storage.gitsetup import apply_setting, missing_settings
+from soup_git.storage.templatefiles import template_text
 
 IGNORED = ("adapter_model.safetensors", TEMPORARY)
-_PIPELINE = "soup.yaml, dvc.yaml"
-_SUITE = ("eval/suite.yaml", "eval/prompts.jsonl")
 _NEXT = "Next: git soup add DIR tracks adapters you have, or git soup init --template chat to train one."
+_SOUP = "soup.yaml"
 _HEADING = "# git-soup (git soup init)"
 
 
@@ -49,6 +50,9 @@ class InitReport:
     root: str
     parts: list[PartState]
     checked_only: bool
+    template: str | None = None
+    next: list[str] = field(default_factory=list)
+    """What to do and to type now."""
 
     def tables(self) -> Sequence[Table | str]:
         rows = [(f"  {part.part}", part.state, part.note) for part in self.parts]
@@ -56,9 +60,7 @@ class InitReport:
             missing = any(part.state == "missing" for part in self.parts)
             head = "This workspace is not complete" if missing else "This workspace is complete"
             return [Table(("", "", ""), rows, before=head)]
-        trains = any(part.part == _PIPELINE for part in self.parts)
-        after = "Next: dvc repro trains what soup.yaml says." if trains else _NEXT
-        return [Table(("", "", ""), rows, before="Workspace ready", after=after)]
+        return [Table(("", "", ""), rows, before="Workspace ready"), *self.next]
 
 
 @dataclass(frozen=True)
@@ -72,34 +74,26 @@ class _Part:
     note: str
 
 
-TEMPLATES = {"chat": "fine-tune a chat model on conversations, with SFT and LoRA"}
-"""Folders of `.dvc-template/` -> what they are for."""
-
-DEFAULT_BASE = "Qwen/Qwen3-0.6B"
-DEFAULT_DATASET = "data/train.jsonl"
-
-
 @dataclass(frozen=True)
-class Template:
-    """A starting point for training: which one, and the names to fill in."""
+class Start:
+    """A template, and the names to fill in."""
 
-    name: str
-    base: str = DEFAULT_BASE
-    dataset: str = DEFAULT_DATASET
+    template: Template
+    base: str
+    dataset: str
 
-    def __post_init__(self) -> None:
-        if self.name not in TEMPLATES:
-            raise FatalError(
-                f"there is no template {self.name!r}",
-                hint=f"git soup init --template {' or '.join(TEMPLATES)}",
-            )
+
+def start(name: str, base: str | None, dataset: str | None) -> Start:
+    """The template called `name`; its own base and dataset where none is given."""
+    template = template_named(name)
+    return Start(template, base or template.base, dataset or template.dataset)
 
 
 def init(
-    start: Path,
+    folder: Path,
     *,
     check_only: bool,
-    template: Template | None = None,
+    template: Start | None = None,
     commit_summary: bool = False,
 ) -> tuple[InitReport, ExitCode]:
     if git_version() < OLDEST_GIT:
@@ -108,7 +102,7 @@ def init(
             f" {'.'.join(map(str, OLDEST_GIT))} or newer",
             hint="upgrade git (https://git-scm.com/downloads)",
         )
-    git = GitRepo.discover(start)
+    git = GitRepo.discover(folder)
     states: list[PartState] = []
     to_stage: list[str] = []
     asked = [_pipeline(git, template)] if template else []
@@ -124,7 +118,8 @@ def init(
     if to_stage:
         git.stage(*to_stage)
     incomplete = check_only and any(state.state == "missing" for state in states)
-    report = InitReport(str(git.root), states, check_only)
+    name = template.template.name if template else None
+    report = InitReport(str(git.root), states, check_only, name, _next(template))
     return report, ExitCode.CHECK_FAILED if incomplete else ExitCode.OK
 
 
@@ -178,33 +173,52 @@ def _lines(git: GitRepo, name: str, wanted: Sequence[str], note: str) -> _Part:
     return _Part(name, missing, complete, note)
 
 
-def _pipeline(git: GitRepo, template: Template) -> _Part:
-    """`soup.yaml`, `dvc.yaml` and a suite; what is there already stays as it is."""
-    base = git.root / template.base
+def rendered(start: Start, *, base_is_folder: bool) -> dict[str, str]:
+    """Path in the workspace -> text, of every file of the template."""
     values = {
-        "@BASE@": json.dumps(template.base),
-        "@DATASET@": json.dumps(template.dataset),
+        "@BASE@": json.dumps(start.base),
+        "@DATASET@": json.dumps(start.dataset),
         # A local base can change under a pipeline, a hub revision cannot.
-        "@BASE_DEP@": "      - ${base}\n" if base.is_dir() else "",
+        "@BASE_DEP@": "      - ${base}\n" if base_is_folder else "",
     }
+    texts = {}
+    for name, parts in start.template.files.items():
+        text = "".join(template_text(part) for part in parts)
+        for mark, value in values.items():
+            text = text.replace(mark, value)
+        texts[name] = text
+    return texts
+
+
+def _pipeline(git: GitRepo, start: Start) -> _Part:
+    """The template's configs, pipeline and suite; what is there already stays as it is."""
+    texts = rendered(start, base_is_folder=(git.root / start.base).is_dir())
 
     def missing() -> list[str]:
-        dvc = git.root / "dvc.yaml"
+        dvc = git.root / PIPELINE
         # A pipeline of the user's own may have no stage that asks a suite.
-        asks = not dvc.is_file() or _SUITE[0] in dvc.read_text("utf-8", "replace")
-        names = ["soup.yaml", "dvc.yaml", *(_SUITE if asks else ())]
-        return [name for name in names if not (git.root / name).exists()]
+        asks = not dvc.is_file() or SUITE in dvc.read_text("utf-8", "replace")
+        wanted = [name for name in texts if asks or name not in (SUITE, PROMPTS)]
+        return [name for name in wanted if not (git.root / name).exists()]
 
     def complete() -> list[str]:
         created = missing()
         for name in created:
-            text = template_text(f"{template.name}/{name}")
-            for mark, value in values.items():
-                text = text.replace(mark, value)
-            write_atomically(git.root / name, text.encode())
+            write_atomically(target_inside(git.root, name), texts[name].encode())
         return created
 
-    return _Part(_PIPELINE, missing, complete, TEMPLATES[template.name])
+    configs = ", ".join(name for name in texts if name.endswith((_SOUP, PIPELINE)))
+    return _Part(configs, missing, complete, start.template.summary)
+
+
+def _next(start: Start | None) -> list[str]:
+    if start is None:
+        return [_NEXT]
+    data = {start.dataset: start.template.rows[0], **(start.template.more_data or {})}
+    rows = [f"  rows in {path}, as {FORMATS[form].example}" for path, form in data.items()]
+    configs = [name for name in start.template.files if name.endswith(_SOUP)]
+    checks = [f"git soup config check{'' if n == _SOUP else f' {n}'}" for n in configs]
+    return ["Next:", *rows, f"  {' && '.join(checks)}", "  dvc repro, or git soup train"]
 
 
 # -- settings of this clone ---------------------------------------------------------------------

@@ -79,7 +79,7 @@ def _report(draft: Draft, table: Tool, destination: Path) -> MigrateReport:
     complete = not any(item.changes_training for item in lost)
     head = [
         f"From {source}, a config of {table.title} ({table.documentation}).",
-        "git soup config check checks this file; docs/migrating.md has the tables.",
+        "git soup config check checks this file; docs/howto/migrate.md says how it was made.",
     ]
     if not complete:
         head.append("What changes training and is not carried over:")

@@ -12,7 +12,11 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from soup_git.core.templates import TEMPLATES
+
 PROGRAM = "git soup"
+AS_IT_STANDS = "\b"
+"""What click wants above a paragraph whose lines are to stay lines."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,8 @@ class Value:
     @property
     def choices(self) -> tuple[str, ...]:
         """The words to be typed as they are; one in capitals stands for another."""
+        if self.metavar in SETS:
+            return SETS[self.metavar]
         words = self.metavar.split("|")
         return tuple(w for w in words if not w.isupper()) if len(words) > 1 else ()
 
@@ -54,6 +60,10 @@ KINDS = {
     "REMOTE": "remotes",
 }
 """Metavar -> what a shell offers there. A metavar that is not here is free text."""
+
+
+SETS = {"TEMPLATE": tuple(TEMPLATES)}
+"""Metavar -> its words, where they are too many for a line."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +114,10 @@ class Verb:
 
     @property
     def more(self) -> list[str]:
-        """The paragraphs after the summary, each on one line."""
-        return [" ".join(part.split()) for part in self.help.split("\n\n")[1:]]
+        """The paragraphs after the summary, each on one line; the lines of a list by themselves."""
+        parts = self.help.split("\n\n")[1:]
+        listed = [p.splitlines()[1:] if p.startswith(AS_IT_STANDS) else [p] for p in parts]
+        return [" ".join(line.split()) for lines in listed for line in lines]
 
     @property
     def synopsis(self) -> str:

@@ -109,8 +109,10 @@ LORA: dict[str, Rule] = {
     "peft": lost("init_strategy: loftq is not carried over"),
     "loraplus_lr_ratio": to("training.loraplus_lr_ratio", number),
     "loraplus_lr_embedding": to("training.loraplus_lr_embedding", number),
-    "relora*": lost("training.relora_steps is written differently: docs/training.md"),
-    "jagged_restart*": lost("training.relora_steps is written differently: docs/training.md"),
+    "relora*": lost("training.relora_steps is written differently: docs/reference/tasks.md"),
+    "jagged_restart*": lost(
+        "training.relora_steps is written differently: docs/reference/tasks.md"
+    ),
     "lora_mlp_kernel": cosmetic(SPEED),
     "lora_qkv_kernel": cosmetic(SPEED),
     "lora_o_kernel": cosmetic(SPEED),
@@ -334,7 +336,7 @@ METHOD: dict[str, Rule] = {
     **under("trl", {
         "beta": TOGETHER,
         "num_generations": to("training.num_generations", whole),
-        "reward_funcs": lost("training.reward_fn names them: docs/training.md"),
+        "reward_funcs": lost("training.reward_fn names them: docs/reference/tasks.md"),
         "reward_weights": to("training.trl.reward_weights"),
         "rollout_func": lost("answers are sampled by TRL"),
         "use_vllm": cosmetic(SPEED),

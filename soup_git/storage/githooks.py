@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from importlib import resources
 from pathlib import Path
 
 from soup_git.errors import FatalError
 from soup_git.storage.files import write_atomically
+from soup_git.storage.templatefiles import template_text
 
 HOOKS = (
     "pre-commit", "prepare-commit-msg", "commit-msg", "pre-push", "post-checkout", "post-merge",
@@ -19,11 +19,6 @@ HOOKS = (
 SUMMARY = "soup.summary"
 """Set to true in git's configuration, the two hooks for messages do something."""
 CHAINED = ".before-soup"
-
-
-def template_text(name: str) -> str:
-    """A file of `.dvc-template/`."""
-    return resources.files("soup_git.workspace_template").joinpath(name).read_text("utf-8")
 
 
 def _hook_text(hook: str) -> str:

@@ -286,3 +286,34 @@ def test_before_the_first_commit(in_tmp_path, soup, git):
     soup("init", cwd=in_tmp_path / "new")
     git("commit", "-qm", "Start", cwd=in_tmp_path / "new")
     assert stat.S_ISREG((in_tmp_path / "new" / ".dvc" / "config").stat().st_mode)
+
+
+def test_a_template_says_what_goes_where_and_what_to_type(new, soup, git):
+    Path("dvc.yaml").write_text("stages: {}\n")
+    done = soup("init", "--template", "rlhf", "--json")
+    report = json.loads(done.stdout)
+    assert report["template"] == "rlhf"
+    assert [line.split(",")[0] for line in report["next"][1:4]] == [
+        "  rows in data/prompts.jsonl",
+        "  rows in data/sft.jsonl",
+        "  rows in data/preferences.jsonl",
+    ]
+    assert "git soup config check reward/soup.yaml" in report["next"][4]
+    assert Path("dvc.yaml").read_text() == "stages: {}\n"
+    assert not Path("eval").exists()
+    assert "sft/soup.yaml is valid" in soup("config", "check", "sft/soup.yaml").stdout
+    assert "soup.yaml" in git("diff", "--cached", "--name-only").stdout
+
+
+def test_a_template_is_one_of_the_list(new, soup):
+    for name in ("../chat", "/etc", "chatt", ""):
+        done = soup("init", "--template", name, check=False)
+        assert done.returncode == 128
+        assert f"there is no template {name!r}: chat, code" in done.stderr
+    listed = soup("init", "-h").stdout
+    assert "  rlhf:         three trainings in one pipeline" in listed
+    Path("elsewhere").mkdir()
+    Path("eval").symlink_to("elsewhere")
+    done = soup("init", "--template", "chat", check=False)
+    assert "eval is a symbolic link; nothing is written through it" in done.stderr
+    assert not list(Path("elsewhere").iterdir())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -21,7 +22,7 @@ from tests.warm import Warm, python_launcher
 
 pytest.importorskip("trl", reason="the train extra is not installed")
 
-STAGES = ("train", "lock", "evaluate")
+STAGES = ("train", "lock", "evaluate", "fold")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -365,9 +366,8 @@ def test_branches_that_were_really_retrained_merge(trained: Path) -> None:
 
 
 def test_the_stage_evaluate_scores_what_was_trained(trained: Path) -> None:
-    template = resources.files("soup_git.workspace_template").joinpath("chat", "dvc.yaml")
-    stage = template.read_text().partition("\n  # What the adapter is worth")
-    pipeline = (trained / "dvc.yaml").read_text() + "".join(stage[1:])
+    template = resources.files("soup_git.workspace_template").joinpath("pipelines", "evaluate.yaml")
+    pipeline = (trained / "dvc.yaml").read_text() + template.read_text()
     (trained / "dvc.yaml").write_text(pipeline)
     run("dvc", "repro", "-q", cwd=trained)
     scores = json.loads((trained / "eval" / "metrics.json").read_text())
@@ -383,3 +383,44 @@ def test_the_stage_evaluate_scores_what_was_trained(trained: Path) -> None:
     first = json.loads(told)["adapters"][0]["scores"]
     assert {s["name"]: s["n"] for s in first}["fit.loss"] == 4
     assert "fit.loss" in run("git", "notes", "--ref=soup", "show", "HEAD", cwd=trained)
+
+
+def test_three_trainings_in_a_row(tiny_base: Path, tmp_path: Path) -> None:
+    """Template rlhf: SFT, folded into the base; a reward model on that; RLOO with it."""
+    root = tmp_path / "workspace"
+    root.mkdir()
+    run("git", "init", "-q", "-b", "main", cwd=root)
+    shutil.copytree(tiny_base, root / "base")
+    asked = [f"{n}: {tiny.SENTENCES[n % 5]}" for n in range(12)]
+    pairs = [{"prompt": p, "chosen": " yes.", "rejected": " no."} for p in asked]
+    tiny.write_rows(root / "data" / "sft.jsonl", [tiny.conversation(n) for n in range(12)])
+    tiny.write_rows(root / "data" / "preferences.jsonl", pairs)
+    tiny.write_rows(root / "data" / "prompts.jsonl", [{"prompt": p} for p in asked])
+    run("git-soup", "init", "--template", "rlhf", "--base", "base", cwd=root)
+    for name in ("soup.yaml", "sft/soup.yaml", "reward/soup.yaml"):
+        text = (root / name).read_text().replace("max_completion_length: 256", _SHORT)
+        text = re.sub(r"epochs: \d+", "max_steps: 2\n  threads: 1", text)
+        text = re.sub(r"val_split: [0-9.]+", "val_split: 0", text)
+        (root / name).write_text(re.sub(r"batch_size: 8", "batch_size: 4", text))
+    (root / "dvc.yaml").write_text(without_evaluation((root / "dvc.yaml").read_text()))
+    run("dvc", "repro", "-q", cwd=root)
+    run("git", "add", "--all", cwd=root)
+    run("git", "commit", "-qm", "train", cwd=root)
+    assert "up to date" in run("dvc", "status", cwd=root)
+
+    folders = ("adapters/rlhf", "adapters/reward", "adapters/sft")
+    bases = [json.loads((root / f / "adapter_config.json").read_text()) for f in folders]
+    assert [b["base_model_name_or_path"] for b in bases] == ["models/sft", "models/sft", "base"]
+    assert (root / "sft" / "metrics.json").is_file() and (root / "metrics.json").is_file()
+    # A run is pinned to the config that it was trained from, the workspace to the last one.
+    lock = json.loads((root / "soup.lock").read_text())
+    assert lock["config_path"] == "soup.yaml" and lock["base_model"] == "models/sft"
+    runs = run("git", "for-each-ref", "--format=%(refname)", "refs/soup/runs", cwd=root).split()
+    locks = [json.loads(run("git", "show", f"{ref}:soup.lock", cwd=root)) for ref in runs]
+    configs = {"reward/soup.yaml", "sft/soup.yaml", "soup.yaml"}
+    assert {lock["config_path"] for lock in locks} == configs
+    assert "holds" in run("git-soup", "lock", "check", cwd=root)
+    assert json.loads(run("git-soup", "verify", "--json", cwd=root))["verdict"] == "identical"
+
+
+_SHORT = "max_completion_length: 8"
