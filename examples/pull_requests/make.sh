@@ -4,7 +4,7 @@
 #     sh examples/pull_requests/make.sh FOLDER [BASE]
 #
 # FOLDER becomes the repository they live in. BASE is a base model made before, by
-# `git soup demo --base BASE`; without one it is trained first (two minutes). The pages land
+# `git soup demo --base-only BASE`; without one it is trained first (two minutes). The pages land
 # beside this script.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -14,7 +14,7 @@ export HF_HUB_OFFLINE=1 DVC_NO_ANALYTICS=1 GIT_PAGER=cat
 
 git init --quiet --initial-branch=main "$1"
 cd "$1"
-if [ $# -gt 1 ]; then mkdir models && cp -R "$2" models/base; else git soup demo --base models/base; fi
+if [ $# -gt 1 ]; then mkdir models && cp -R "$2" models/base; else git soup demo --base-only models/base; fi
 git config user.name Ana && git config user.email ana@example.org
 mkdir data eval
 cp "$data/support.jsonl" data/train.jsonl
