@@ -47,5 +47,5 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "git-soup needs Python 3.11 or newer; try: make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet '$(TORCH)'
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[eval,quantized,dask,docs,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[eval,embedding,quantized,dask,docs,dev]'
 	touch $@

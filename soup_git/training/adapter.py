@@ -50,7 +50,7 @@ def attach(
             model, use_gradient_checkpointing=training.gradient_checkpointing
         )
     layers, frozen = freezing.frozen_layers(model, config)
-    exclude = freezing.excluding(lora.exclude_modules, layers, frozen)
+    exclude = freezing.excluding(_excluded(model, config), layers, frozen)
     wanted = None if lora.target_modules == "auto" else lora.target_modules
     targets = kinds.Targets(wanted, exclude, lora.dropout)
     targets = surgery.dropout_of_parameters(lora, surgery.inside_wrappers(model, targets))
@@ -71,6 +71,18 @@ def attach(
     if lora.bias != "none" and not any(name.endswith(".bias") for name in names):
         raise config.refuse("training.lora.bias", f"{config.base} has no such biases to train")
     return peft_model
+
+
+def _excluded(model: Any, config: SoupConfig) -> list[str] | str | None:
+    """What the config excludes; and a new head, which is trained whole. Of the heads that label
+    tokens PEFT does not know that all-linear does not mean them."""
+    given = config.training.lora.exclude_modules
+    heads = [name for name in ("score", "classifier") if hasattr(model, name)]
+    if HEADS[config.method.head].task_type != "TOKEN_CLS" or not heads:
+        return given
+    if isinstance(given, str):
+        return f"({given})|({'|'.join(heads)})"
+    return [*(given or ()), *heads]
 
 
 def _check_names(model: Any, config: SoupConfig) -> None:

@@ -181,15 +181,19 @@ def load_weights(
 
 @contextlib.contextmanager
 def _no_report_of_a_new_head(auto: str) -> Iterator[None]:
-    """transformers warns that a head is new, which is what training it is for."""
-    logger = logging.getLogger("transformers.modeling_utils")
-    level = logger.level
+    """transformers warns that a head is new, which is what training it is for; and, of a model
+    without one, which parts a plan for several machines leaves out."""
+    names = ("transformers.modeling_utils", "transformers.distributed.tensor_parallel")
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
     if auto != HEADS["words"].auto:
-        logger.setLevel(logging.ERROR)
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _not_loaded(config: NamesBase, part: str, error: Exception) -> FatalError:

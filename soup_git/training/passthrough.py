@@ -12,8 +12,9 @@ from typing import Any
 
 from soup_git.core.yamllines import Where, nearest
 from soup_git.training import optimizers, upstream
+from soup_git.training.choosing import chosen
 from soup_git.training.lora.kinds import KINDS
-from soup_git.training.tasks import TASKS, chosen
+from soup_git.training.tasks import TASKS
 
 # Options of TRL's config that soup.yaml has under a name of its own, and those that would
 # not do what they say here. A name ending in * stands for all that start so.
@@ -150,6 +151,11 @@ def check(raw: dict[str, Any]) -> Iterator[tuple[Where, str]]:
     training = mapping(raw, "training")
     name, loss = str(raw.get("task", "sft")), training.get("preference_loss")
     task = chosen(name if name in TASKS else "sft", loss if isinstance(loss, str) else None)
+    missing = [package for package in task.packages if not upstream.installed(package)]
+    for package in missing:
+        yield ("task",), f"{name} needs {package}: {upstream.extra_of(package)}"
+    if missing:
+        return  # the names of its options are in there, too
     lora = mapping(training, "lora")
     trl = mapping(training, "trl")
     ours = TRL_IS_OURS | {new: f"training.{key}" for key, new in task.options.items() if new}

@@ -14,8 +14,17 @@ from pydantic import BaseModel, Field, PrivateAttr, model_validator
 from soup_git.core.yamllines import Where, line_of, place
 from soup_git.data.formats import ALIASES, FORMATS
 from soup_git.errors import FatalError
-from soup_git.training.taskoptions import STRICT, LabelOptions, PreferenceOptions, RewardOptions
-from soup_git.training.tasks import TASKS, Task, chosen, with_defaults
+from soup_git.training.choosing import chosen, with_defaults
+from soup_git.training.taskoptions import (
+    STRICT,
+    DistillOptions,
+    EmbeddingOptions,
+    LabelOptions,
+    PreferenceOptions,
+    RewardOptions,
+    StepOptions,
+)
+from soup_git.training.tasks import TASKS, Task
 
 # Inits that subtract their product from the base's weights. Such an adapter is saved
 # converted, so that it loads on the untouched base (training/adapter.py).
@@ -138,7 +147,15 @@ class EvalGateBlock(_Block):
     """What drops are measured from: an adapter spec (a revision), or `base`; else the suite's."""
 
 
-class TrainingBlock(PreferenceOptions, RewardOptions, LabelOptions, _Block):
+class TrainingBlock(
+    PreferenceOptions,
+    RewardOptions,
+    LabelOptions,
+    DistillOptions,
+    StepOptions,
+    EmbeddingOptions,
+    _Block,
+):
     """How to train. Options of TRL's config class that are missing here go under `trl`."""
 
     epochs: Annotated[float, Field(gt=0, le=10_000)] = 3

@@ -102,3 +102,46 @@ class RewardOptions(BaseModel):
     """GRPO as in its paper (standard), or a later one (TRL: dapo)."""
     grpo_delta: Positive | None = None
     """The upper bound of grpo_variant: two_sided."""
+
+
+class DistillOptions(BaseModel):
+    """Learning what a teacher would have said."""
+
+    model_config = STRICT
+
+    teacher_model: Name | None = None
+    """A folder with a model, a hub id, or the folder of an adapter of this workspace."""
+    teacher_revision: Name | None = None
+    """Branch, tag or commit of a teacher from the hub."""
+    distill_divergence: Literal["forward_kl", "reverse_kl", "js"] = "forward_kl"
+    """Forward covers all that the teacher may say, reverse stays with what it would most likely
+    say, js (Jensen-Shannon) is symmetric."""
+    distill_temperature: Annotated[float, Field(ge=0.05, le=100)] = 2.0
+    """Both models' logits are divided by it: higher shows more of the unlikely words."""
+    distill_ce_weight: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Share of imitating the row's own answer; the rest is the teacher's."""
+
+
+class StepOptions(BaseModel):
+    """Judging the steps of an answer."""
+
+    model_config = STRICT
+
+    step_separator: Name = "\n"
+    """Follows each step; its last token is where the step is judged."""
+
+
+class EmbeddingOptions(BaseModel):
+    """Texts to vectors."""
+
+    model_config = STRICT
+
+    embedding_loss: Literal["contrastive", "symmetric", "triplet", "cosine"] = "contrastive"
+    """contrastive: each anchor's positive among all of the batch; symmetric: and each positive's
+    anchor; triplet: nearer than the negative by a margin; cosine: 1 to positives, 0 to negatives."""
+    embedding_temperature: Positive = 0.05
+    """Cosines are divided by it in contrastive and symmetric: lower is stricter."""
+    embedding_margin: Positive = 0.5
+    """The margin of embedding_loss: triplet, in cosine distance."""
+    embedding_pooling: Literal["mean", "cls", "last"] = "mean"
+    """A text's vector: the mean of its tokens', its first token's, or its last token's."""

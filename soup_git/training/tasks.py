@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Source = tuple[str, str, str]  # package, file, class
@@ -25,6 +25,8 @@ class Head:
 HEADS = {
     "words": Head("AutoModelForCausalLM", "CAUSAL_LM"),
     "labels": Head("AutoModelForSequenceClassification", "SEQ_CLS"),
+    "token labels": Head("AutoModelForTokenClassification", "TOKEN_CLS"),
+    "vectors": Head("AutoModel", "FEATURE_EXTRACTION"),
 }
 
 
@@ -77,6 +79,14 @@ class Task:
     """Config, workspace -> sha256 of each file that decides the bytes beside data and config."""
     long_rows: Literal["cut", "drop"] = "cut"
     """What happens to rows beyond data.max_length."""
+
+    @property
+    def packages(self) -> list[str]:
+        """What has to be installed, by its name in Python."""
+        named = (self.trainer, self.config)
+        found = [n.partition(":")[0].partition(".")[0] for n in named]
+        found += [package for package, _, _ in self.config_sources]
+        return [package for package in dict.fromkeys(found) if package != "soup_git"]
 
 
 TRAINING_ARGUMENTS: tuple[Source, ...] = (
@@ -168,6 +178,13 @@ _LABELS: dict[str, Any] = {
     "check_row": f"{_LABELLED}:check_row",
     "equip": f"{_LABELLED}:equip",
 }
+_OWN_LOSS: dict[str, Any] = {
+    **{k: _LABELS[k] for k in ("config", "config_sources", "sets")},
+    "refuses": {"label_smoothing_factor": "the trainer would not read it"},
+}
+_DISTILL = "soup_git.training.methods.distill"
+_STEPS = "soup_git.training.methods.steps"
+_RELATED = "soup_git.training.methods.related"
 _CPO: dict[str, Any] = {
     **_NO_REFERENCE,
     "trainer": "soup_git.training.methods.pairtrainers:CPO",
@@ -354,44 +371,75 @@ TASKS: dict[str, Task] = {
         options={"num_labels": "", "classifier_kind": "", "label_names": ""},
         **_LABELS,
     ),
+    "prm": Task(
+        name="prm",
+        summary="judges each step of an answer, not only the whole",
+        paper="https://arxiv.org/abs/2305.20050",
+        shapes=("steps",),
+        encode=f"{_STEPS}:steps",
+        columns=f"{_STEPS}:columns",
+        trainer="transformers:Trainer",
+        head="token labels",
+        head_options=f"{_STEPS}:right_or_wrong",
+        equip=f"{_STEPS}:equip",
+        options={"step_separator": ""},
+        **_OWN_LOSS,
+    ),
+    "distill": Task(
+        name="distill",
+        summary="a teacher's probabilities for each word of given answers, and the answers",
+        paper="https://arxiv.org/abs/1503.02531",
+        shapes=("messages", "prompt_completion", "text"),
+        encode="soup_git.training.tokens:example",
+        columns="soup_git.training.tokens:columns",
+        trainer="soup_git.training.methods.distilltrainer:Distill",
+        options={
+            "teacher_model": "",
+            "teacher_revision": "",
+            "distill_divergence": "",
+            "distill_temperature": "",
+            "distill_ce_weight": "",
+            "assistant_only_loss": "",
+            **_NEFTUNE,
+        },
+        needs=("teacher_model",),
+        check=f"{_DISTILL}:check",
+        inputs=f"{_DISTILL}:inputs",
+        equip=f"{_DISTILL}:equip",
+        **_OWN_LOSS,
+    ),
+    "embedding": Task(
+        name="embedding",
+        summary="texts to vectors that are near where the texts belong together",
+        paper="https://arxiv.org/abs/1908.10084",
+        shapes=("related",),
+        encode=f"{_RELATED}:texts",
+        columns=f"{_RELATED}:columns",
+        trainer="soup_git.training.methods.embeddingtrainer:Embedding",
+        config="sentence_transformers:SentenceTransformerTrainingArguments",
+        config_sources=(
+            TRAINING_ARGUMENTS[0],
+            ("sentence_transformers", "base/training_args.py", "BaseTrainingArguments"),
+        ),
+        options={f"embedding_{key}": "" for key in ("loss", "temperature", "margin", "pooling")},
+        sets={"remove_unused_columns": False},
+        refuses={
+            "label_smoothing_factor": "the trainer would not read it",
+            **dict.fromkeys(("prompts", "router_mapping"), "rows are tokens already"),
+            "multi_dataset_batch_sampler": "there is one dataset",
+            "warmup_ratio": "training.warmup_ratio says it",
+        },
+        head="vectors",
+        check=f"{_RELATED}:check",
+        check_row=f"{_RELATED}:check_row",
+        equip=f"{_RELATED}:equip",
+    ),
 }
 
 # What the original tool has and upstream has no more -> what does its work here.
 GONE = {
     "ppo": "is gone from TRL; task rloo, or grpo, with training.reward_model does its work",
 }
-
-
-def chosen(task: str, preference_loss: str | None) -> Task:
-    """The row of `task`; of task preference, that of its loss where this is a task."""
-    row = TASKS[task]
-    if task != "preference" or preference_loss not in TASKS:
-        return row
-    method = TASKS[preference_loss]
-    return replace(method, options={**method.options, "preference_loss": ""})
-
-
-def with_defaults(raw: Any) -> Any:
-    """A config as it is written, with the task's own defaults where it says nothing."""
-    if not isinstance(raw, dict) or not isinstance(raw.get("training", {}), dict):
-        return raw
-    training = raw.get("training", {})
-    name, loss = raw.get("task"), training.get("preference_loss")
-    if not isinstance(name, str) or name not in TASKS:
-        return raw
-    method = chosen(name, loss if isinstance(loss, str) else None)
-    return {**raw, "training": _filled(training, method.defaults)} if method.defaults else raw
-
-
-def _filled(block: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    filled = dict(block)
-    for key, value in defaults.items():
-        first, _, rest = key.partition(".")
-        if not rest:
-            filled.setdefault(first, value)
-        elif isinstance(filled.get(first, {}), dict):
-            filled[first] = _filled(filled.get(first, {}), {rest: value})
-    return filled
 
 
 def load(reference: str) -> Any:

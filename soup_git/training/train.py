@@ -29,6 +29,7 @@ from soup_git.training import (
 from soup_git.training.curve import Curve, as_csv, rounded
 from soup_git.training.lora import kinds
 from soup_git.training.machine import Machine
+from soup_git.training.methods.files import sha256
 from soup_git.training.prepared import Prepared, Reading, prepare
 from soup_git.training.schema import SoupConfig
 from soup_git.training.tasks import Task, load
@@ -137,7 +138,7 @@ def train(
     with checkpoints.held(state_dir):
         if not (resume and config.training.resume):
             checkpoints.clear(state_dir)
-        facts = _facts(here) | quantized.versions(config, stored_as)
+        facts = _facts(here, task) | quantized.versions(config, stored_as)
         facts |= {f"sha256 of {name}": h for name, h in inputs.items()}
         checkpoints.agree(state_dir, _deciding(config, facts, train_rows, held_out))
         done = checkpoints.complete(state_dir)
@@ -183,7 +184,7 @@ def train(
         base=config.base,
         format=dataset.format.name,
         output=output,
-        weights_sha256=_sha256(output / adapter.WEIGHTS),
+        weights_sha256=sha256(output / adapter.WEIGHTS),
         steps=steps,
         resumed_from=checkpoints.step_of(done[-1]) if done else None,
         rows=len(train_set.examples),
@@ -270,19 +271,15 @@ def _deciding(
     )
 
 
-def _facts(here: Machine) -> dict[str, Any]:
+def _facts(here: Machine, task: Task) -> dict[str, Any]:
     """Threads, precision, instruction set and versions: the machine's share in the bytes."""
     packages = ("torch", "transformers", "trl", "peft", "accelerate", "tokenizers")
-    return asdict(here) | {name: importlib.metadata.version(name) for name in packages}
+    names = dict.fromkeys((*packages, *task.packages))
+    return asdict(here) | {name: importlib.metadata.version(name) for name in names}
 
 
 def _digest(rows: Sequence[DataRow]) -> str:
     return hashlib.sha256("\n".join(row.digest for row in rows).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _parameters(peft_model: Any) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from soup_git.errors import FatalError
+from soup_git.errors import EXTRA_OF, FatalError
 
 # The simple types that a written value can be checked against; anything else in an
 # annotation (an enum, a config class) leaves the check to the class itself.
@@ -59,14 +59,17 @@ def installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
+def extra_of(package: str) -> str:
+    """The command that installs the extra which brings the package."""
+    extra, _ = EXTRA_OF.get(package, EXTRA_OF["trl"])
+    return f"pip install 'git-soup[{extra}]'"
+
+
 def source(package: str, relative: str) -> Path:
     """A file of an installed package, found without importing it."""
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise FatalError(
-            f"{package} is not installed, training needs it",
-            hint="pip install 'git-soup[train]'",
-        )
+        raise FatalError(f"{package} is not installed, training needs it", hint=extra_of(package))
     return Path(spec.submodule_search_locations[0]) / relative
 
 

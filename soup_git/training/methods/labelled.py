@@ -8,6 +8,7 @@ from typing import Any
 from soup_git.core.yamllines import Where, nearest
 from soup_git.data.rows import BadRowError, DataRow, in_short
 from soup_git.errors import FatalError
+from soup_git.training.methods.ready import for_batches
 from soup_git.training.prepared import Encoded, Example, Reading
 from soup_git.training.schema import SoupConfig
 
@@ -181,13 +182,8 @@ def _tokens(
 
 
 def equip(model: Any, reading: Reading, _examples: Sequence[Example]) -> dict[str, Any]:
-    """What transformers' own trainer needs to batch texts, and TRL's bring along."""
+    """What batches texts."""
     from transformers import DataCollatorWithPadding
 
-    tokenizer = reading.tokenizer
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    model.config.pad_token_id = tokenizer.pad_token_id
-    if reading.config.training.gradient_checkpointing:
-        model.enable_input_require_grads()
-    return {"data_collator": DataCollatorWithPadding(tokenizer)}
+    for_batches(model, reading)
+    return {"data_collator": DataCollatorWithPadding(reading.tokenizer)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from soup_git.core.yamllines import Where, nearest
 from soup_git.data.rows import BadRowError, DataRow, Row
 from soup_git.training import adapter, upstream
+from soup_git.training.methods.files import inside, sha256
 from soup_git.training.prepared import Encoded, Example, Reading
 from soup_git.training.rewards.asked import Asked, Reward
 from soup_git.training.rewards.byrule import DOMAINS, RULES, Rule
@@ -166,33 +166,21 @@ def inputs(config: SoupConfig, root: Path) -> dict[str, str]:
     found = {}
     for name in named(config):
         if name.endswith(".py"):
-            path = _inside(config, "training.reward_fn", root, name)
+            path = inside(config, "training.reward_fn", root, name)
             if not path.is_file():
                 raise config.refuse("training.reward_fn", f"{name} is not a file")
-            found[name] = _sha256(path)
+            found[name] = sha256(path)
     model = config.training.reward_model
     if model is not None:
-        path = _inside(config, "training.reward_model", root, model) / adapter.WEIGHTS
+        path = inside(config, "training.reward_model", root, model) / adapter.WEIGHTS
         if not path.is_file():
             raise config.refuse(
                 "training.reward_model",
                 f"{model} has no {adapter.WEIGHTS}",
                 hint="task reward_model trains one; git soup checkout restores it",
             )
-        found[model] = _sha256(path)
+        found[model] = sha256(path)
     return found
-
-
-def _inside(config: SoupConfig, key: str, root: Path, name: str) -> Path:
-    path = root / name
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise config.refuse(key, f"{name} is outside the workspace")
-    return path
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def equip(model: Any, reading: Reading, examples: Sequence[Example]) -> dict[str, Any]:
