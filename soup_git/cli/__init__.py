@@ -6,7 +6,8 @@ verbs, so that no verb pays for what another one needs.
 
 # ruff: isort: skip_file
 # Imported in the order in which the help lists their verbs.
-from soup_git.cli import workspace, branches, history, sharing, training, starting, evaluation
+from soup_git.cli import workspace, branches, history, sharing, training, starting
+from soup_git.cli import diagnosis, evaluation
 from soup_git.cli import bisect, arithmetic, review, lock, ui
 from soup_git.cli.app import command_tree, run
 
@@ -15,6 +16,7 @@ __all__ = [
     "bisect",
     "branches",
     "command_tree",
+    "diagnosis",
     "evaluation",
     "history",
     "lock",

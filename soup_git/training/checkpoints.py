@@ -2,6 +2,7 @@
 
     STATE/run.json            what decides the bytes of this run; a resume must agree with it
     STATE/stopped-by-gate     why training.eval_gate ended it
+    STATE/failed.json         the curve up to the step whose loss was not finite
     STATE/lock                held while a process trains here
     STATE/saving/             a checkpoint being written; never read
     STATE/checkpoint-120/     a complete one: adapter_model.safetensors and adapter_config.json
@@ -34,6 +35,7 @@ from soup_git.errors import ExitCode, FatalError
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 _STOPPED = "stopped-by-gate"
+_FAILED = "failed.json"
 
 
 @contextlib.contextmanager
@@ -99,6 +101,15 @@ def clear(state_dir: Path) -> None:
 def stop(state_dir: Path, why: str) -> None:
     """Remember that a gate ended this run, so that starting it again does not pass it by."""
     (state_dir / _STOPPED).write_text(why)
+
+
+def note_failure(state_dir: Path, curve: dict[str, Any]) -> None:
+    """Keep what `git soup why` reads of a run that ended in a loss that is not finite."""
+    (state_dir / _FAILED).write_text(json.dumps(curve))
+
+
+def forget_failure(state_dir: Path) -> None:
+    (state_dir / _FAILED).unlink(missing_ok=True)
 
 
 def refuse_stopped(state_dir: Path) -> None:

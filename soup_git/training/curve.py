@@ -14,6 +14,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+POINT = ("step", "loss", "learning_rate", "grad_norm")
+"""The columns of plots/loss.csv."""
+
 
 def rounded(value: float) -> float:
     """Six significant digits: what a person compares, and not a CPU's last bits."""
@@ -31,8 +34,12 @@ class Curve:
     pending: int = 0
     total: float = 0.0
     learning_rate: float = 0.0
+    grad_norm: float = 0.0
+    """The largest since the last point, before clipping: a mean would hide a spike."""
 
-    def step(self, step: int, loss: float, learning_rate: float) -> None:
+    def step(self, step: int, loss: float, learning_rate: float, grad_norm: float) -> None:
+        # A norm that is no number has to stay one, and `max` may lose it.
+        self.grad_norm = grad_norm if not grad_norm <= self.grad_norm else self.grad_norm
         self.summed += loss
         self.total += loss
         self.pending += 1
@@ -45,8 +52,9 @@ class Curve:
             self._close(step)
 
     def _close(self, step: int) -> None:
-        self.points.append({"step": step, "loss": self.latest, "learning_rate": self.learning_rate})
-        self.summed, self.pending = 0.0, 0
+        point = {"step": step, "loss": self.latest, "learning_rate": self.learning_rate}
+        self.points.append(point | {"grad_norm": self.grad_norm})
+        self.summed, self.pending, self.grad_norm = 0.0, 0, 0.0
 
     def evaluated(self, step: int, loss: float) -> None:
         if not self.evals or self.evals[-1]["step"] != step:
@@ -71,10 +79,11 @@ class Curve:
 
 
 def as_csv(rows: Iterable[dict[str, float]], columns: tuple[str, ...]) -> str:
-    """The rows as DVC plots read them."""
+    """The rows as DVC plots read them; a cell is empty where a row has no such value."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow({c: row[c] if c == "step" else rounded(row[c]) for c in columns})
+        known = [c for c in columns if c in row]
+        writer.writerow({c: row[c] if c == "step" else rounded(row[c]) for c in known})
     return text.getvalue()

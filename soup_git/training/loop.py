@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +44,19 @@ class ExactMixin:
         loss = super().training_step(*args, **kwargs)  # type: ignore[misc]
         value = loss.item()
         if not math.isfinite(value):
+            self.soup.failed(self.state.global_step + 1)  # type: ignore[attr-defined]
             raise FatalError(
                 f"the loss is {value} at step {self.state.global_step + 1}",  # type: ignore[attr-defined]
                 hint="a lower training.lr, a longer warmup, or precision fp32; "
-                "the last checkpoint is from before",
+                "the last checkpoint is from before; git soup why says more",
             )
         self.soup.step_loss += value
         return loss
+
+    def _get_grad_norm(self, *args: Any, **kwargs: Any) -> Any:
+        norm = super()._get_grad_norm(*args, **kwargs)  # type: ignore[misc]
+        self.soup.grad_norm = float(norm)
+        return norm
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         # A data loader draws its seed from torch's generator, so without this the dropout
@@ -137,6 +144,7 @@ class Run:
         self.relora = relora.of(config, peft_model)
         self.curve = Curve(config.training.logging_steps)
         self.step_loss = 0.0
+        self.grad_norm = 0.0
         self.stop_requested = False
         self.on_epoch: Callable[[int], str] | None = None
         """Judges the adapter after an epoch: why training should stop, or nothing."""
@@ -176,6 +184,10 @@ class Run:
         self.curve.save(checkpoints.saving(self.state_dir) / f"checkpoint-{step}" / "curve.json")
         return checkpoints.publish(self.state_dir, step)
 
+    def failed(self, step: int) -> None:
+        """Keep the curve of a run that ends here for `git soup why`."""
+        checkpoints.note_failure(self.state_dir, asdict(self.curve) | {"failed_at": step})
+
     def announce(self, folder: Path) -> None:
         """Tell `on_checkpoint` of a complete checkpoint, once; again if killed in between."""
         told = folder / "announced"
@@ -187,6 +199,7 @@ class Run:
 
     def train(self, resume_from: Path | None) -> int:
         """Train to the end and return the last step. Raises FatalError (130) on Ctrl-C."""
+        checkpoints.forget_failure(self.state_dir)
         self.trainer.remove_callback(PrinterCallback)  # it prints to stdout
         line = _ProgressLine()
         self.trainer.add_callback(_Watch(self, line))
@@ -254,7 +267,7 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
         run = self._run
-        run.curve.step(state.global_step, run.step_loss, self._learning_rate)
+        run.curve.step(state.global_step, run.step_loss, self._learning_rate, run.grad_norm)
         run.step_loss = 0.0
         if run.stop_requested:
             control.should_save = control.should_training_stop = True

@@ -69,6 +69,7 @@ complete -c git-soup -n '__git_soup_needs_verb' -a plan -d 'Say what dvc repro w
 complete -c git-soup -n '__git_soup_needs_verb' -a verify -d 'Rebuild the adapter of REV from its lock, or its recipe, and compare digests.'
 complete -c git-soup -n '__git_soup_needs_verb' -a demo -d 'Play the whole story in a throw-away repository: train, branch, drift, come back.'
 complete -c git-soup -n '__git_soup_needs_verb' -a migrate -d 'Write soup.yaml from another trainer\'s config, and list what has no counterpart.'
+complete -c git-soup -n '__git_soup_needs_verb' -a why -d 'Say what is wrong with a training run, and what to change; exit 1 on a problem.'
 complete -c git-soup -n '__git_soup_needs_verb' -a eval -d 'Score adapters on a suite, with standard errors and differences to a baseline.'
 complete -c git-soup -n '__git_soup_needs_verb' -a gate -d 'Exit 1 when a score is past its threshold by more than the noise.'
 complete -c git-soup -n '__git_soup_needs_verb' -a compare -d 'Show what two adapters say to the same prompts, side by side.'
@@ -205,6 +206,10 @@ complete -c git-soup -n '__git_soup_at migrate' -l format -x -a 'table json' -d 
 complete -c git-soup -n '__git_soup_at migrate' -l json -d 'Short for --format json.'
 complete -c git-soup -n '__git_soup_at migrate' -s h -l help -d 'Show this message and exit.'
 complete -c git-soup -n '__git_soup_at migrate' -F
+complete -c git-soup -n '__git_soup_at why' -l adapter -r -F -d 'Which adapter, where a revision has several.'
+complete -c git-soup -n '__git_soup_at why' -l format -x -a 'table json' -d 'How to write the report.'
+complete -c git-soup -n '__git_soup_at why' -l json -d 'Short for --format json.'
+complete -c git-soup -n '__git_soup_at why' -s h -l help -d 'Show this message and exit.'
 complete -c git-soup -n '__git_soup_at eval' -l suite -r -F -d 'The suite, YAML.'
 complete -c git-soup -n '__git_soup_at eval' -l baseline -x -a '(__git_soup_specs)' -d 'Compare with this adapter, or with `base`.'
 complete -c git-soup -n '__git_soup_at eval' -l base -x -a '(__fish_complete_directories)' -d 'The base model, whatever the adapters name.'
