@@ -2,12 +2,40 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from soup_git.cli.app import app, open_workspace, show_report
 from soup_git.cli.options import AdapterOption, Format, FormatOption, JsonOption
+
+
+@app.command()
+def profile(
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "-c", "--config", metavar="FILE", help="Instead of the workspace's soup.yaml."
+        ),
+    ] = None,
+    steps: Annotated[
+        int, typer.Option("--steps", metavar="N", min=1, max=1000, help="Steps to measure.")
+    ] = 10,
+    form: FormatOption = Format.table,
+    as_json: JsonOption = False,
+) -> int:
+    """Measure a few real steps of soup.yaml: time, memory, disk; exit 1 when it does not fit.
+
+    The steps run as a training does, in a process of their own and into a scratch folder:
+    nothing in the workspace changes. git soup plan then knows what a training will take.
+    """
+    from soup_git.commands import profile as command
+
+    report, code = command.profile(open_workspace(), config, steps)
+    if report is not None:
+        show_report(report, form, as_json)
+    return code
 
 
 @app.command()

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from soup_git.commands.estimating import known_estimate
 from soup_git.commands.lock import Overrides, PinCheck, check_pins
 from soup_git.commands.train import PIPELINE
 from soup_git.errors import ExitCode, FatalError
@@ -23,6 +24,16 @@ class StagePlan:
     why: list[str]
     estimate_seconds: float | None
     estimate_from: str | None
+    estimate_low: float | None = None
+    estimate_high: float | None = None
+
+    def took(self) -> str:
+        if self.estimate_seconds is None:
+            return ""
+        if self.estimate_low is None or self.estimate_high is None:
+            return f"about {self.estimate_seconds:.0f} s, as {self.estimate_from} took"
+        between = f"{self.estimate_low:.0f} to {self.estimate_high:.0f}"
+        return f"about {self.estimate_seconds:.0f} s ({between}), measured by {self.estimate_from}"
 
 
 @dataclass(frozen=True)
@@ -35,10 +46,7 @@ class PlanReport:
         rows = []
         for stage in self.stages:
             verb = "would run" if stage.would_run else "up to date"
-            took = ""
-            if stage.estimate_seconds is not None:
-                took = f"about {stage.estimate_seconds:.0f} s, as {stage.estimate_from} took"
-            rows.append((stage.stage, verb, took, "; ".join(stage.why)))
+            rows.append((stage.stage, verb, stage.took(), "; ".join(stage.why)))
         moved = [f"  {pin.line()}" for pin in self.pins if pin.state == "drifted"]
         return [Table(("stage", "", "estimate", "why"), rows), *moved]
 
@@ -62,8 +70,8 @@ def plan(workspace: Workspace) -> tuple[PlanReport, ExitCode]:
         why += [f"{stage} would run" for stage in needs if stage in run_before]
         if why:
             run_before.add(name)
-        seconds, source = _measured(workspace) if name == "train" and why else (None, None)
-        stages.append(StagePlan(name, bool(why), why, seconds, source))
+        measured = _measured(workspace) if name == "train" and why else _UNKNOWN
+        stages.append(StagePlan(name, bool(why), why, *measured))
     lock = workspace.work_tree.lock
     pins = (
         check_pins(workspace, lock, workspace.work_tree, Overrides(), counts_env=True, staged=False)
@@ -88,12 +96,19 @@ def _reasons(changes: Sequence[Any]) -> list[str]:
     return reasons
 
 
-def _measured(workspace: Workspace) -> tuple[float | None, str | None]:
-    """Seconds that the last finished run took here, if there is one."""
+_Measured = tuple[float | None, str | None, float | None, float | None]
+_UNKNOWN: _Measured = (None, None, None, None)
+
+
+def _measured(workspace: Workspace) -> _Measured:
+    """Seconds, and who says so: a probe of exactly this config, else the last run here."""
+    known = known_estimate(workspace)
+    if known is not None:
+        return known.seconds, "git soup profile", known.low, known.high
     git = workspace.git
     form = "--format=%(refname:lstrip=3)%00%(contents:trailers:key=Soup-Elapsed,valueonly)"
     for line in git.lines("for-each-ref", "--sort=-committerdate", form, RUNS):
         name, _, elapsed = line.partition("\0")
         if elapsed.strip().endswith("s"):
-            return float(elapsed.strip()[:-1]), f"run/{name}"
-    return None, None
+            return float(elapsed.strip()[:-1]), f"run/{name}", None, None
+    return _UNKNOWN

@@ -1,4 +1,4 @@
-"""Commands that the demo types for a user: fixed words of ours, run where the user can see."""
+"""Commands of ours, fixed words run where the user can see: the demo's, and the probe's process."""
 
 from __future__ import annotations
 

@@ -93,6 +93,8 @@ def train(
     on_checkpoint: OnCheckpoint | None = None,
     resume: bool = True,
     gate: EpochGate | None = None,
+    results: Path | None = None,
+    watch: Callable[[Any], None] | None = None,
 ) -> TrainReport:
     """Train `config` and write the adapter into `output`; return what was trained.
 
@@ -101,7 +103,8 @@ def train(
     run alone; an interrupted run goes on from the last complete one there, unless `resume`
     or `training.resume` is false. `on_checkpoint(step, folder, loss, learning_rate)` is
     called for each complete checkpoint; it should tolerate hearing of one twice. `gate` judges
-    the adapter after an epoch; what it computes never moves a byte of the result.
+    the adapter after an epoch; what it computes never moves a byte of the result. `watch` is
+    given the `loop.Run` before its first step.
 
     Raises FatalError for everything a user can cause, with code 130 after Ctrl-C.
     """
@@ -168,6 +171,8 @@ def train(
         for note in _notes(dataset, template, train_set, eval_set, done, config):
             _say(note)
 
+        if watch is not None:
+            watch(run)
         steps = run.train(done[-1] if done else None)
         if eval_set.examples and not (run.curve.evals and run.curve.evals[-1]["step"] == steps):
             fit.evaluate()

@@ -22,7 +22,7 @@ from tests.warm import Warm, python_launcher
 
 pytest.importorskip("trl", reason="the train extra is not installed")
 
-STAGES = ("train", "lock", "evaluate", "fold")
+STAGES = ("train", "lock", "evaluate", "fold", "probe")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -195,6 +195,54 @@ def test_the_plan_says_which_input_moved(trained: Path) -> None:
     assert "data/train.jsonl modified" in said
     assert "dataset drifted" in said
     assert "as run/" in said
+
+
+def test_a_profile_measures_real_steps_and_leaves_no_trace(trained: Path) -> None:
+    def photo() -> dict[str, bytes]:
+        files = [p for p in trained.rglob("*") if p.is_file() and not p.is_symlink()]
+        kept = {p: p.read_bytes() for p in files if ".git/soup" not in str(p)}
+        return {str(p.relative_to(trained)): data for p, data in kept.items()}
+
+    config = (trained / "soup.yaml").read_text().replace("epochs: 2", "epochs: 40")
+    (trained / "soup.yaml").write_text(config)
+    before = photo()
+    report = json.loads(run("git-soup", "profile", "--steps", "4", "--json", cwd=trained))
+    assert photo() == before
+    assert not list((trained / ".git" / "soup").glob("profile-*"))
+    measured, whole = report["measured"], report["estimate"]
+    assert report["fits"] and measured["longest_row_fits"]
+    assert (measured["step"]["count"], measured["warm_up_steps"]) == (4, 2)
+    assert 0 < measured["step"]["low"] <= measured["step"]["median"] <= measured["step"]["high"]
+    assert 0 < measured["padding"] < 0.5 and measured["tokens_per_second"] > 0
+    assert measured["adapter_bytes"] < measured["checkpoint_bytes"] < whole["disk_bytes"]
+    # 21 rows in batches of 4, and 3 rows held out; a checkpoint every third step.
+    assert (measured["steps_per_epoch"], measured["eval_batches"]) == (6, 1)
+    assert (whole["steps"], whole["evaluations"], whole["checkpoints"]) == (240, 40, 80)
+    assert whole["low"] <= whole["seconds"] <= whole["high"]
+    assert whole["seconds"] > 240 * measured["step"]["median"]
+
+    planned = json.loads(
+        run("git-soup", "plan", "--json", cwd=trained, expect=3).partition("\n}")[0] + "}"
+    )
+    train = planned["stages"][0]
+    assert train["estimate_from"] == "git soup profile"
+    assert train["estimate_seconds"] == whole["seconds"]
+    # Of other batches nothing is known.
+    (trained / "soup.yaml").write_text(config.replace("batch_size: 4", "batch_size: 2"))
+    assert "as run/" in run("git-soup", "plan", cwd=trained, expect=3)
+
+    (trained / "soup.yaml").write_text(config.replace("base: base", "base: nowhere/at-all"))
+    said = run("git-soup", "profile", cwd=trained, expect=128)
+    assert said.count("fatal:") == 1 and "hint:" in said
+
+
+def test_why_reads_the_run_that_was_trained_here(trained: Path) -> None:
+    found = json.loads(run("git-soup", "why", "--json", cwd=trained))
+    assert (found["is_finished"], found["steps"], found["checkpoints"]) == (True, 12, [3, 6, 9, 12])
+    assert {f["name"] for f in found["findings"]} <= {"few steps", "few rows", "never fell"}
+    assert (
+        json.loads(run("git-soup", "why", "output", "--json", cwd=trained))["run"] == found["run"]
+    )
 
 
 def test_a_known_result_is_offered_instead_of_training_again(trained: Path) -> None:

@@ -70,8 +70,17 @@ def test_one_digest_whatever_kills_the_run_and_when(workspace: Path) -> None:
     assert pissa_resumed["resumed"] == 6
     assert result(pissa_resumed) == result(pissa)
 
-    (other,) = drive(workspace, 2, {"state": "another hash seed"})
+    batch = "batch_size: 4"
+    huge = (workspace / "soup.yaml").read_text().replace(batch, "batch_size: 21")
+    (workspace / "huge.yaml").write_text(huge)
+    other, starved = drive(
+        workspace, 2, {"state": "another hash seed"},
+        {"state": "starved", "config": "huge.yaml", "probe_within": 24 << 20},
+    )  # fmt: skip
     assert result(other) == result(whole)
+    # A probe that gets no more memory says so, and ends with 1.
+    assert starved["status"] == 1
+    assert "allocate memory" in starved["out_of_memory"]
 
 
 def _hashable(done: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,8 @@ The heavy imports happen once; each run is a fork made before torch computed any
 Called as `python training_driver.py WORKSPACE`, with a JSON list of runs on stdin:
 `state` (folder), `overrides`, and when to SIGKILL: `kill_after` seconds, `kill_in_hook`
 (at that call of on_checkpoint) or `kill_while_saving` (as soon as a checkpoint is being
-written). Prints a JSON list of {"status", "digest", "steps", "resumed", "metrics"}.
+written). A job with `probe_within` runs the probe of `git soup profile` instead, with so many
+bytes of memory to spare. Prints a JSON list of {"status", "digest", "steps", "resumed", "metrics"}.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ def run(root: Path, job: dict[str, Any]) -> dict[str, Any]:
     state = root / job["state"]
     child = os.fork()
     if not child:
-        os._exit(_train(root, state, job, result))
+        probes = "probe_within" in job
+        os._exit(_probe(root, state, job, result) if probes else _train(root, state, job, result))
     began = time.monotonic()
     while True:
         pid, status = os.waitpid(child, os.WNOHANG)
@@ -79,6 +81,22 @@ def _train(root: Path, state: Path, job: dict[str, Any], result: Path) -> int:
         )
     )
     return 0
+
+
+def _probe(root: Path, state: Path, job: dict[str, Any], result: Path) -> int:
+    import resource
+
+    from soup_git.stages import probe
+
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * os.sysconf("SC_PAGE_SIZE") + int(job["probe_within"])
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    state.mkdir()
+    os.chdir(root)
+    sys.argv = ["probe", str(root / job["config"]), str(state), "3"]
+    code = int(probe.main())
+    result.write_bytes((state / "result.json").read_bytes())
+    return code
 
 
 def main() -> None:
