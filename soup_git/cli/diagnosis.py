@@ -12,6 +12,16 @@ from soup_git.cli.options import AdapterOption, Format, FormatOption, JsonOption
 
 
 @app.command()
+def doctor(form: FormatOption = Format.table, as_json: JsonOption = False) -> int:
+    """Check this machine, installation and clone, with a fix for each row; exit 1 on a problem."""
+    from soup_git.commands import doctor as command
+
+    report, code = command.doctor(Path.cwd())
+    show_report(report, form, as_json)
+    return code
+
+
+@app.command()
 def profile(
     config: Annotated[
         Path | None,

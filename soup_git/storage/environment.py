@@ -58,6 +58,11 @@ def can_train() -> bool:
         return False
 
 
+def installed_accelerator() -> str:
+    """As `environment` names it, of the packages that are here now."""
+    return _accelerator(dict(_train_closure()))
+
+
 def _fingerprint_of_path() -> str:
     """Changes whenever something is installed into, or removed from, this Python."""
     places = [sys.prefix, sys.version]

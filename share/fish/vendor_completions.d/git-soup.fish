@@ -69,6 +69,7 @@ complete -c git-soup -n '__git_soup_needs_verb' -a plan -d 'Say what dvc repro w
 complete -c git-soup -n '__git_soup_needs_verb' -a verify -d 'Rebuild the adapter of REV from its lock, or its recipe, and compare digests.'
 complete -c git-soup -n '__git_soup_needs_verb' -a demo -d 'Play the whole story in a throw-away repository: train, branch, drift, come back.'
 complete -c git-soup -n '__git_soup_needs_verb' -a migrate -d 'Write soup.yaml from another trainer\'s config, and list what has no counterpart.'
+complete -c git-soup -n '__git_soup_needs_verb' -a doctor -d 'Check this machine, installation and clone, with a fix for each row; exit 1 on a problem.'
 complete -c git-soup -n '__git_soup_needs_verb' -a profile -d 'Measure a few real steps of soup.yaml: time, memory, disk; exit 1 when it does not fit.'
 complete -c git-soup -n '__git_soup_needs_verb' -a why -d 'Say what is wrong with a training run, and what to change; exit 1 on a problem.'
 complete -c git-soup -n '__git_soup_needs_verb' -a eval -d 'Score adapters on a suite, with standard errors and differences to a baseline.'
@@ -207,6 +208,9 @@ complete -c git-soup -n '__git_soup_at migrate' -l format -x -a 'table json' -d 
 complete -c git-soup -n '__git_soup_at migrate' -l json -d 'Short for --format json.'
 complete -c git-soup -n '__git_soup_at migrate' -s h -l help -d 'Show this message and exit.'
 complete -c git-soup -n '__git_soup_at migrate' -F
+complete -c git-soup -n '__git_soup_at doctor' -l format -x -a 'table json' -d 'How to write the report.'
+complete -c git-soup -n '__git_soup_at doctor' -l json -d 'Short for --format json.'
+complete -c git-soup -n '__git_soup_at doctor' -s h -l help -d 'Show this message and exit.'
 complete -c git-soup -n '__git_soup_at profile' -s c -l config -r -F -d 'Instead of the workspace\'s soup.yaml.'
 complete -c git-soup -n '__git_soup_at profile' -l steps -x -d 'Steps to measure.'
 complete -c git-soup -n '__git_soup_at profile' -l format -x -a 'table json' -d 'How to write the report.'
