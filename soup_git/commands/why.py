@@ -78,6 +78,8 @@ def why(workspace: Workspace, spec: str | None, adapter: str | None) -> tuple[Wh
         settings=settings,
         metrics=records.metrics,
         failed_at=records.failed_at,
+        run=records.run,
+        checkpoints=records.checkpoints,
     )
     found = diagnose(evidence)
     return _report(records, evidence, found), (

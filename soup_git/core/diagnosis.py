@@ -58,6 +58,9 @@ class Evidence:
     """Of metrics.json."""
     failed_at: int | None = None
     """The step whose loss was no number, where training stopped for that."""
+    run: str | None = None
+    checkpoints: Sequence[int] = ()
+    """The steps of which the run has an adapter, `run/RUN@STEP`."""
 
     @property
     def steps(self) -> int:

@@ -145,8 +145,7 @@ def _diverged(evidence: Evidence, best: Point, end: float, start: float) -> Find
         f"({share:+.0%}){than}",
         "Steps were so long that they undid what had been learnt.",
         [_lower_rate(evidence, 0.3), Change("training.warmup_ratio", "0.1"),
-         Change("training.max_grad_norm", _n(min(evidence.settings.get("training.max_grad_norm", 1.0) or 1.0, 1.0))),
-         Change("keep", f"a checkpoint from before step {best.step}")],
+         *_clip(evidence, 1.0), _keep(evidence, best.step)],
     )  # fmt: skip
 
 
@@ -270,7 +269,7 @@ def _spikes(evidence: Evidence) -> Iterator[Finding]:
         f"{several}{_n(worst.loss)} at step {worst.step}, where {_n(usual)} is usual",
         "Single batches threw the model off: a row unlike the others, or steps near too long.",
         [Change("data.train", f"look at the rows of the steps before {worst.step}"),
-         _lower_rate(evidence, 0.5), Change("training.max_grad_norm", "0.5")],
+         _lower_rate(evidence, 0.5), *_clip(evidence, 0.5)],
     )  # fmt: skip
 
 
@@ -299,7 +298,7 @@ def _overfitting(evidence: Evidence) -> Iterator[Finding]:
         f"the validation loss was lowest at step {best.step} ({_n(best.loss)}) and is {_n(median(tail))} "
         f"at the end ({share:+.0%}), while the training loss went on falling",
         "After that step the adapter learnt its rows by heart, and got worse at all others.",
-        [Change("keep", f"the checkpoint nearest to step {best.step}"),
+        [_keep(evidence, best.step),
          Change(*_shorter(evidence, best.step)),
          Change("training.lora.dropout", "0.1"), _lower_rate(evidence, 0.5)],
     )  # fmt: skip
@@ -348,6 +347,19 @@ def _gradient(evidence: Evidence) -> Iterator[Finding]:
              Change("data.train", "git soup data show --tokens: is anything in the loss?")],
         )  # fmt: skip
         return
+    yield from _gradient_spikes(evidence, points)
+    clip = evidence.settings.get("training.max_grad_norm", 1.0)
+    if clip > 0 and middle > CLIPPED * clip:
+        yield Finding(
+            "always clipped", WARNING, 0.35,
+            f"the usual norm of the gradient is {_n(middle)}, and training.max_grad_norm is {_n(clip)}",
+            "Every step keeps the gradient's direction and forgets its size.",
+            [_lower_rate(evidence, 0.5), Change("training.max_grad_norm", _n(2 * middle))],
+        )  # fmt: skip
+
+
+def _gradient_spikes(evidence: Evidence, points: Sequence[Point]) -> Iterator[Finding]:
+    norms = [p.grad_norm or 0.0 for p in points]
     clip = evidence.settings.get("training.max_grad_norm", 1.0)
     spikes = []
     for i, norm in enumerate(norms):
@@ -363,21 +375,28 @@ def _gradient(evidence: Evidence) -> Iterator[Finding]:
             f"{worst.step}, {times:.0f} times the usual {_n(usual)}",
             "Single batches pull far harder than the others: rows of another kind, or broken ones.",
             [Change("data.train", f"look at the rows of the steps before {worst.step}"),
-             Change("training.max_grad_norm", _n(min(clip or 1.0, 2 * usual))),
+             *_clip(evidence, 2 * usual),
              Change("training.gradient_accumulation_steps", "twice as many")],
-        )  # fmt: skip
-    if clip > 0 and middle > CLIPPED * clip:
-        yield Finding(
-            "always clipped", WARNING, 0.35,
-            f"the usual norm of the gradient is {_n(middle)}, and training.max_grad_norm is {_n(clip)}",
-            "Every step keeps the gradient's direction and forgets its size.",
-            [_lower_rate(evidence, 0.5), Change("training.max_grad_norm", _n(2 * middle))],
         )  # fmt: skip
 
 
 def _lower_rate(evidence: Evidence, times: float) -> Change:
     rate = evidence.settings.get("training.lr")
     return Change("training.lr", _n(rate * times) if rate else f"{times:g} times what it is")
+
+
+def _clip(evidence: Evidence, norm: float) -> list[Change]:
+    """Clip at `norm`, unless training clips there or below already."""
+    clip = evidence.settings.get("training.max_grad_norm", 1.0)
+    return [Change("training.max_grad_norm", _n(norm))] if not 0 < clip <= norm else []
+
+
+def _keep(evidence: Evidence, step: int) -> Change:
+    """Which adapter to take instead of the last one."""
+    if evidence.run is None or not evidence.checkpoints:
+        return Change("keep", f"a checkpoint from about step {step}")
+    nearest = min(evidence.checkpoints, key=lambda saved: abs(saved - step))
+    return Change("keep", f"run/{evidence.run}@{nearest}")
 
 
 def _shorter(evidence: Evidence, step: int) -> tuple[str, str]:

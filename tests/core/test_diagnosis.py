@@ -39,7 +39,9 @@ def test_findings_say_where_and_what_to_change_the_heaviest_first() -> None:
     assert (first.name, first.level, second.name) == ("overfitting", PROBLEM, "rows cut")
     assert "lowest at step 300 (1)" in first.evidence
     changes = {change.key: change.value for change in first.change}
-    assert changes["keep"] == "the checkpoint nearest to step 300"
+    assert changes["keep"] == "a checkpoint from about step 300"
+    named = diagnose(replace(sick, run="a", checkpoints=[100, 280, 700])).findings[0]
+    assert named.change[0].value == "run/a@280"
     assert changes["training.lr"] == "0.0001"
     assert [c.value for c in second.change if c.key == "data.max_length"] == ["4096"]
     few = replace(sick, evals=[EvalPoint(1, 1.0)])
