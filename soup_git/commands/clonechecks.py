@@ -18,6 +18,7 @@ from soup_git.errors import FatalError
 from soup_git.render.report import age
 from soup_git.storage.files import reflink, temporary_in
 from soup_git.storage.gitrepo import GitRepo
+from soup_git.storage.runevidence import FAILED
 from soup_git.storage.workspace import Workspace
 
 # git's own commands hold a lock for milliseconds; a long rebase for seconds.
@@ -153,14 +154,13 @@ def _left_scratch(workspace: Workspace) -> Check:
             "a command that was killed left them; they only take space",
             f"rm -r {' '.join(map(str, left))}",
         )  # fmt: skip
-    stopped = [
-        state for state in (place / "training").glob("*/") if any(state.glob("checkpoint-*"))
-    ]
+    states = [*place.glob("training/*/checkpoint-*"), *place.glob(f"training/*/{FAILED}")]
+    stopped = {path.parent for path in states}
     if stopped:
         return Check(
             "workspace", "scratch folders", "warning",
             f"{counted(len(stopped), 'training')} that did not end",
-            "its last checkpoint waits to be resumed",
+            "what it saved waits to be resumed",
             "git soup train goes on, git soup train --restart begins anew; git soup why tells more",
         )  # fmt: skip
     return Check("workspace", "scratch folders", "ok", "none left behind")

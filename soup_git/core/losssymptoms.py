@@ -39,6 +39,7 @@ CLIPPED = 10.0  # times max_grad_norm in the middle of the run: steps a tenth as
 WARMUP_SHARE = 0.4  # of all steps; recipes warm up for 3 to 10 per cent
 STRAIGHT = 0.6  # of the first third's fall still in the last third: a curve bends far more
 LOW_RATE = 5e-5  # LoRA trains at 1e-4 to 5e-4, ten times full fine-tuning's rate
+HIGHEST_RATE = 5e-4  # what is proposed at most, whatever the share of the one that failed
 
 
 def find(evidence: Evidence) -> Iterator[Finding]:
@@ -382,7 +383,10 @@ def _gradient_spikes(evidence: Evidence, points: Sequence[Point]) -> Iterator[Fi
 
 def _lower_rate(evidence: Evidence, times: float) -> Change:
     rate = evidence.settings.get("training.lr")
-    return Change("training.lr", _n(rate * times) if rate else f"{times:g} times what it is")
+    return Change(
+        "training.lr",
+        _n(min(rate * times, HIGHEST_RATE)) if rate else f"{times:g} times what it is",
+    )
 
 
 def _clip(evidence: Evidence, norm: float) -> list[Change]:
