@@ -14,9 +14,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-POINT = ("step", "loss", "learning_rate", "grad_norm")
-"""The columns of plots/loss.csv."""
-
 
 def rounded(value: float) -> float:
     """Six significant digits: what a person compares, and not a CPU's last bits."""

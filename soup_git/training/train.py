@@ -26,7 +26,7 @@ from soup_git.training import (
     templates,
     trainer,
 )
-from soup_git.training.curve import POINT, Curve, as_csv, rounded
+from soup_git.training.curve import Curve, as_csv, rounded
 from soup_git.training.lora import kinds
 from soup_git.training.machine import Machine
 from soup_git.training.methods.files import sha256
@@ -361,5 +361,6 @@ def _write_results(report: TrainReport, curve: Curve, root: Path) -> None:
     (root / "metrics.json").write_text(text, encoding="utf-8")
     plots = root / "plots"
     plots.mkdir(exist_ok=True)
-    (plots / "loss.csv").write_text(as_csv(curve.points, POINT))
+    points = ("step", "loss", "learning_rate", "grad_norm")
+    (plots / "loss.csv").write_text(as_csv(curve.points, points))
     (plots / "eval_loss.csv").write_text(as_csv(curve.evals, ("step", "eval_loss")))
