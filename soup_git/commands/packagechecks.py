@@ -16,6 +16,7 @@ from soup_git.storage.environment import DISTRIBUTION
 
 EXTRAS = {
     "train": "git soup train, verify and profile",
+    "quantized": "training.quantization: 4bit or 8bit",
     "eval": "git soup eval, and everything that scores",
     "lm-eval": "suites that ask lm-evaluation-harness",
     "dask": "--scheduler ADDRESS",

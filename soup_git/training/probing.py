@@ -142,12 +142,11 @@ class _Clock:
         order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
         chosen = order[: self._config.training.batch_size]
         self._longest_tokens = len(chosen) * lengths[chosen[0]]
-        columns = getattr(trainer, "_signature_columns", None)
         rows = trainer.train_dataset.select(chosen)
-        if columns:
-            rows = rows.remove_columns([c for c in rows.column_names if c not in columns])
         try:
-            batch = trainer._prepare_inputs(trainer.data_collator(list(rows)))
+            # The loader for evaluation keeps the order, and batches as the other one does.
+            batch = next(iter(trainer.get_eval_dataloader(rows)))
+            self._longest_tokens = _tokens_of(batch)[0] or self._longest_tokens
             trainer.training_step(trainer.model_wrapped, batch)
             self._longest_fits = True
         except (RuntimeError, MemoryError) as error:
