@@ -93,7 +93,6 @@ def train(
     on_checkpoint: OnCheckpoint | None = None,
     resume: bool = True,
     gate: EpochGate | None = None,
-    results: Path | None = None,
     watch: Callable[[Any], None] | None = None,
 ) -> TrainReport:
     """Train `config` and write the adapter into `output`; return what was trained.
