@@ -34,7 +34,7 @@ def test_what_makes_no_sense_on_an_adapter_is_refused(name: str, what: str) -> N
 
 
 def test_a_missing_library_is_named_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upstream, "installed", lambda package: False)
+    monkeypatch.setattr(upstream, "installed", lambda package: package in {"trl", "transformers"})
     said = {name: refusal(name) for name in NAMES if list(optimizers.check(name))}
     assert "lomo needs lomo_optim, which is not installed: pip install lomo-optim" in said["lomo"]
     assert "pip install torch-optimi" in said["stable_adamw"]

@@ -76,7 +76,7 @@ def test_dora_on_eight_bits_is_refused_on_a_cpu_only() -> None:
 
 
 def test_bits_without_bitsandbytes_name_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upstream, "installed", lambda package: False)
+    monkeypatch.setattr(upstream, "installed", lambda package: package != "bitsandbytes")
     with pytest.raises(FatalError, match=r"bitsandbytes.*pip install 'git-soup\[quantized\]'"):
         load_config(f"{BASE}training: {{quantization: 4bit}}\n")
 
