@@ -19,10 +19,12 @@ def main() -> int:
     from soup_git.commands.lock import Overrides, compute
     from soup_git.commands.traingate import gate_of
     from soup_git.core.lock import LOCK
-    from soup_git.core.manifest import MANIFEST
+    from soup_git.core.manifest import CONFIG, MANIFEST
     from soup_git.core.trainconfig import CONFIG_FILE
     from soup_git.storage.files import target_inside, write_atomically
+    from soup_git.storage.insideexperiment import home_of, keep_in_experiment
     from soup_git.storage.runs import RunRecorder, manifest_of
+    from soup_git.storage.snapshot import inside_folder
     from soup_git.storage.workspace import Workspace
     from soup_git.training.config import load_config
     from soup_git.training.train import train
@@ -34,12 +36,13 @@ def main() -> int:
     config = load_config(config_file)
     adapter = str(PurePosixPath(config.output))
     output = target_inside(root, adapter)
-    state_dir = workspace.training_state(adapter)
+    home = home_of(workspace)
+    state_dir = home.training_state(adapter)
 
     # What the run is pinned to is known before it starts, and travels with each checkpoint.
     lock = replace(compute(workspace, Overrides(), None, config=config_path), adapters={})
     pinned = {config_path: config_file.read_bytes(), LOCK: lock.text().encode()}
-    recorder = RunRecorder(workspace, adapter, state_dir, pinned)
+    recorder = RunRecorder(home.workspace, adapter, state_dir, pinned, home.baseline)
 
     train(
         config,
@@ -51,8 +54,9 @@ def main() -> int:
         gate=gate_of(workspace, config),
     )
 
-    manifest = manifest_of(workspace, output, adapter, keep=True)
+    manifest = manifest_of(home.workspace, output, adapter, keep=True)
     write_atomically(output / MANIFEST, manifest.text().encode())
+    keep_in_experiment(workspace, *(inside_folder(adapter, name) for name in (CONFIG, MANIFEST)))
     folder = config_file.parent
     results = [folder / "metrics.json", *sorted((folder / "plots").glob("*.csv"))]
     recorder.finish({p.relative_to(root).as_posix(): p.read_bytes() for p in results}, lock.run)

@@ -7,7 +7,7 @@ verbs, so that no verb pays for what another one needs.
 # ruff: isort: skip_file
 # Imported in the order in which the help lists their verbs.
 from soup_git.cli import workspace, branches, history, sharing, training, starting
-from soup_git.cli import diagnosis, evaluation
+from soup_git.cli import diagnosis, evaluation, sweep
 from soup_git.cli import bisect, arithmetic, review, lock, ui
 from soup_git.cli.app import command_tree, run
 
@@ -24,6 +24,7 @@ __all__ = [
     "run",
     "sharing",
     "starting",
+    "sweep",
     "training",
     "ui",
     "workspace",

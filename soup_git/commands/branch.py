@@ -82,7 +82,7 @@ def create(
     force: bool,
 ) -> BranchReport:
     """Pin the work tree's config and dataset on top of `start`, as branch `name`."""
-    ref, old = _free_ref(workspace, name, force=force)
+    ref, old = free_ref(workspace, name, force=force)
     parent = workspace.git.commit(start)
     snapshot = workspace.at(parent, label=start)
     config_path, config_data = _read_config(workspace, config)
@@ -135,7 +135,8 @@ def create(
     )
 
 
-def _free_ref(workspace: Workspace, name: str, *, force: bool) -> tuple[str, str | None]:
+def free_ref(workspace: Workspace, name: str, *, force: bool) -> tuple[str, str | None]:
+    """The ref of a branch to be, and what it names now; refused unless free, or forced."""
     ref = f"refs/heads/{check_name(name)}"
     old = workspace.git.resolve(ref)
     if old is None:
@@ -284,14 +285,19 @@ def _to_cache(
 
 def _message(name: str, lock: Lock) -> str:
     pinned = [p for p in (lock.config_path, lock.dataset_path, lock.base_model) if p]
+    body = "\n".join(pin_trailers(lock))
+    return f"Pin {name}: {_one_line(', '.join(pinned))}\n\n{body}\n"
+
+
+def pin_trailers(lock: Lock) -> list[str]:
+    """The pins as the trailers of the commit that pins them."""
     trailers = [f"Soup-Config: {lock.config_path} sha256:{lock.config_sha}"]
     if lock.dataset_path:
         trailers.append(f"Soup-Dataset: {lock.dataset_path} sha256:{lock.dataset_sha}")
     if lock.base_model:
         trailers.append(f"Soup-Base-Model: {_one_line(lock.base_model)}")
     trailers.append(f"Soup-Version: {soup_git.__version__}")
-    body = "\n".join(trailers)
-    return f"Pin {name}: {_one_line(', '.join(pinned))}\n\n{body}\n"
+    return trailers
 
 
 def _one_line(text: str) -> str:

@@ -6,9 +6,11 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from soup_git.core.excerpt import excerpt, excerpts
+
+T = TypeVar("T")
 
 _PLAIN_KEY = re.compile(r"[^\s.\[\]\"']+")
 _PLAIN_TEXT = re.compile(r"[A-Za-z_./~][^\n\r\t\"'#:{}\[\],]*")
@@ -56,9 +58,9 @@ def _change(key: str, old: str | None, new: str | None) -> ValueChange:
 
 
 def leaves(
-    value: Any, spell: Callable[[Any], str], key: str = "", depth: int = 0
-) -> Iterator[tuple[str, str]]:
-    """(dotted key, value as text) of every leaf; a list without mappings is one leaf.
+    value: Any, spell: Callable[[Any], T], key: str = "", depth: int = 0
+) -> Iterator[tuple[str, T]]:
+    """(dotted key, what `spell` makes of the value) of every leaf; a list without mappings is one leaf.
 
     Empty mappings are leaves too, so that a key that is there is never silently the same
     as one that is not.

@@ -8,7 +8,7 @@ from html import escape
 from typing import Protocol, runtime_checkable
 
 from soup_git.core.text import printable
-from soup_git.render import chart
+from soup_git.render import chart, parallel
 from soup_git.render.barchart import Bars, svg
 from soup_git.render.heatmap import HeatMap
 from soup_git.render.report import Report, Table
@@ -46,6 +46,14 @@ class HasCharts(Protocol):
     def charts(self) -> Sequence[chart.Chart]: ...
 
 
+@runtime_checkable
+class HasParallelCoordinates(Protocol):
+    @property
+    def title(self) -> str: ...
+
+    def parallel_coordinates(self) -> Sequence[parallel.ParallelCoordinates]: ...
+
+
 def as_html(report: Report) -> str:
     """The report's pictures, where it has some, then its tables."""
     title, maps, style = "git soup", [], base_style()
@@ -56,6 +64,9 @@ def as_html(report: Report) -> str:
     if isinstance(report, HasCharts):
         charts = [figure(found) for found in report.charts()]
         title, maps, style = report.title, maps + charts, style + (chart.STYLE if charts else "")
+    if isinstance(report, HasParallelCoordinates):
+        drawn = [parallel.svg(found) for found in report.parallel_coordinates()]
+        title, maps, style = report.title, maps + drawn, style + parallel.STYLE
     parts = [
         f"<p>{text_of(part)}</p>" if isinstance(part, str) else table(part)
         for part in report.tables()

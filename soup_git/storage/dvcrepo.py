@@ -499,7 +499,7 @@ class DvcRepo:
             [sys.executable, "-P", "-m", "dvc", *arguments],
             cwd=folder or self.root, stdin=subprocess.DEVNULL, check=False,
             stdout=subprocess.PIPE, stderr=None if shown else subprocess.PIPE,
-            env={**os.environ, "DVC_NO_ANALYTICS": "1"},
+            env=_environment(),
         )  # fmt: skip
         said = (done.stderr or b"").decode(errors="replace").strip()
         if done.returncode:
@@ -516,7 +516,6 @@ class DvcRepo:
         `waiting` is called once when it has to wait. Returns DVC's exit code. `python` in a
         stage's command is the one that runs us.
         """
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         command = [sys.executable, "-P", "-m", "dvc", "--wait-for-lock", "repro"]
         if force:
             command += ["--force", "--single-item", "train"]
@@ -529,7 +528,7 @@ class DvcRepo:
             try:
                 code = subprocess.run(
                     command, cwd=self.root, check=False, stdout=sys.stderr,
-                    env={**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1"},
+                    env=_environment(),
                 ).returncode  # fmt: skip
             except KeyboardInterrupt:
                 # The stage got the same Ctrl-C, saved, and said how to go on.
@@ -564,9 +563,15 @@ class DvcRepo:
         """Whether a living DVC process reads or writes paths here (its `rwlock` file says so)."""
         try:
             held = json.loads((self.root / ".dvc" / "tmp" / "rwlock").read_text())
-            return any(_is_dvc(pid) for pid in set(_holders(held)))
+            return any(is_dvc(pid) for pid in set(_holders(held)))
         except (FileNotFoundError, ValueError, AttributeError, TypeError, KeyError):
             return False
+
+
+def _environment() -> dict[str, str]:
+    """`python` in a stage, and `dvc` in a worker of DVC's queue, are the ones that run us."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    return {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1"}
 
 
 def _read(config: configparser.ConfigParser, path: Path) -> None:
@@ -597,7 +602,7 @@ def _holders(held: Any) -> Iterator[int]:
                 yield int(entry["pid"])
 
 
-def _is_dvc(pid: int) -> bool:
+def is_dvc(pid: int) -> bool:
     """Whether a process is alive and is DVC: one that was killed leaves its number to others."""
     import psutil
 

@@ -53,23 +53,31 @@ class RunRecorder:
     """Writes one run's checkpoints, also when it is resumed in another process."""
 
     def __init__(
-        self, workspace: Workspace, adapter: str, state_dir: Path, extra: Mapping[str, bytes]
+        self,
+        workspace: Workspace,
+        adapter: str,
+        state_dir: Path,
+        extra: Mapping[str, bytes],
+        launched: str | None = None,
     ) -> None:
-        """`adapter` is the output's path in the tree, `extra` the config and lock of the run."""
+        """`adapter` is the output's path in the tree, `extra` the config and lock of the run.
+
+        `launched` is the commit that it started from, HEAD unless given.
+        """
         self._workspace = workspace
         self._adapter = adapter
         self._state = state_dir / _STATE
         self._extra = extra
         self._started = time.monotonic()
-        self.run, self._launched, self._before = self._resumed()
+        self.run, self._launched, self._before = self._resumed(launched)
 
-    def _resumed(self) -> tuple[str | None, str | None, float]:
+    def _resumed(self, launched: str | None) -> tuple[str | None, str | None, float]:
         """The run that this state folder belongs to, if its ref is still there."""
         if self._state.is_file():
             known = json.loads(self._state.read_text())
             if self._workspace.git.resolve(RUNS + known["run"]) is not None:
                 return known["run"], known["launched"], float(known["elapsed"])
-        return None, self._workspace.git.resolve("HEAD"), 0.0
+        return None, launched or self._workspace.git.resolve("HEAD"), 0.0
 
     def record(self, step: int, folder: Path, loss: float, learning_rate: float) -> None:
         """Commit one checkpoint; hearing of the same step twice adds nothing."""

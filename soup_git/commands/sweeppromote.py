@@ -1,0 +1,117 @@
+"""`git soup sweep promote`: one experiment becomes a branch that pins what it was made from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+
+from soup_git.commands.branch import BranchReport, free_ref, pin_trailers
+from soup_git.commands.lock import VERSION
+from soup_git.core.digests import sha256_hex
+from soup_git.core.lock import LOCK, Lock, now
+from soup_git.core.manifest import CONFIG, MANIFEST, Manifest, make_manifest
+from soup_git.core.trainconfig import CONFIG_FILE, ConfigPins, parse_config_pins
+from soup_git.errors import FatalError
+from soup_git.storage.environment import env_hash, environment
+from soup_git.storage.experiments import Experiment, Experiments, find_experiment
+from soup_git.storage.gitrepo import RefUpdate
+from soup_git.storage.pins import base_model_pin, pointer_pin
+from soup_git.storage.snapshot import Snapshot, inside_folder
+from soup_git.storage.workspace import Workspace
+
+
+def promote(workspace: Workspace, name: str, branch: str, *, force: bool) -> BranchReport:
+    """One commit on the experiment's baseline, with its files, its adapter and its lock."""
+    ref, old = free_ref(workspace, branch, force=force)
+    experiment = find_experiment(Experiments(workspace), name)
+    snapshot = workspace.at(experiment.commit, label=experiment.name)
+    config = snapshot.require(CONFIG_FILE)
+    names = parse_config_pins(config, snapshot.where(CONFIG_FILE))
+    folder = PurePosixPath(names.output or "./output").as_posix()
+    manifest = _manifest(workspace, snapshot, folder)
+    lock = _lock(workspace, snapshot, names, folder, manifest.weights_md5)
+    git = workspace.git
+    changes: dict[str, str | None] = {
+        inside_folder(folder, MANIFEST): git.write_blob(manifest.text().encode()),
+        LOCK: git.write_blob(lock.text().encode()),
+    }
+    tree = git.write_tree(experiment.commit, changes)
+    commit = git.write_commit(tree, [experiment.baseline], _message(branch, experiment, lock))
+    git.update_refs([RefUpdate(ref, commit, old)], f"git soup sweep promote {experiment.name}")
+    return BranchReport(
+        name=branch,
+        commit=commit,
+        config_path=CONFIG_FILE,
+        config_sha=sha256_hex(config),
+        dataset_path=lock.dataset_path,
+        dataset_sha=lock.dataset_sha,
+        base_model=lock.base_model,
+        base_model_sha=lock.base_model_sha,
+        env_hash=lock.env_hash,
+        closure_sha=lock.closure_sha,
+    )
+
+
+def _manifest(workspace: Workspace, snapshot: Snapshot, folder: str) -> Manifest:
+    """The experiment's own manifest; made from the weights where its stages wrote none."""
+    weights = snapshot.weights(folder)
+    if weights is None:
+        raise FatalError(
+            f"{snapshot.label} has no adapter in {folder}: its dvc.lock names no weights there",
+            hint=f"git show {snapshot.label}:dvc.lock; output in {CONFIG_FILE} says where it goes",
+        )
+    if not workspace.object_is_sound(weights.md5):
+        raise FatalError(
+            f"the weights of {snapshot.label} (md5:{weights.md5}) are not in the DVC cache",
+            hint="promote it in the clone that ran the sweep, then git soup push",
+        )
+    where = inside_folder(folder, CONFIG)
+    if where not in snapshot.entries:
+        raise FatalError(
+            f"{snapshot.label} holds no {where}: its stage wrote none, or did not declare it",
+            hint=f"in dvc.yaml, under the stage's outs: - {where}: {{cache: false}}",
+        )
+    if inside_folder(folder, MANIFEST) in snapshot.entries:
+        found = snapshot.manifest(folder)
+        if found.weights_md5 == weights.md5:
+            return found
+    print_ = workspace.fingerprint(workspace.dvc.object_path(weights.md5), weights.path)
+    return make_manifest(
+        snapshot.config(folder), print_.tensors,
+        weights_md5=print_.md5, weights_size=print_.size, where=snapshot.where(where),
+    )  # fmt: skip
+
+
+def _lock(
+    workspace: Workspace, snapshot: Snapshot, names: ConfigPins, folder: str, md5: str
+) -> Lock:
+    """The lock that the experiment's own stage wrote; else one from what its commit pins."""
+    config_sha = sha256_hex(snapshot.require(CONFIG_FILE))
+    found = snapshot.lock
+    if found is not None and (found.config_sha, found.config_path) == (config_sha, CONFIG_FILE):
+        return replace(found, adapters={**found.adapters, folder: md5})
+    dataset = PurePosixPath(names.dataset).as_posix() if names.dataset else None
+    data = pointer_pin(workspace, snapshot, dataset) if dataset else None
+    base = base_model_pin(workspace, names.base, network=True, revision=names.revision)
+    env = environment(workspace.facts)
+    return Lock(
+        soup_version=VERSION,
+        created_at=now(datetime.now(UTC)),
+        base_model=names.base,
+        base_model_sha=base.digest,
+        dataset_sha=data.digest if data else None,
+        dataset_md5=data.md5 if data else None,
+        dataset_path=dataset,
+        env_hash=env_hash(env),
+        env=env,
+        config_sha=config_sha,
+        config_path=CONFIG_FILE,
+        seed=names.seed,
+        adapters={folder: md5},
+    )
+
+
+def _message(branch: str, experiment: Experiment, lock: Lock) -> str:
+    trailers = [*pin_trailers(lock), f"Soup-Experiment: {experiment.name} {experiment.commit}"]
+    return f"Promote {experiment.name} to {branch}\n\n" + "\n".join(trailers) + "\n"
