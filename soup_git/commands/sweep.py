@@ -273,13 +273,23 @@ def stop(workspace: Workspace, *, kill: bool) -> None:
 def clear(workspace: Workspace, *, done: bool) -> None:
     """Forget what waits and what failed; `done`: the results of sweeps, too."""
     experiments = Experiments(workspace)
-    if experiments.exist and experiments.has_workers:
-        raise FatalError("experiments run here", hint="git soup sweep stop --kill, then again")
     before = experiments.all()
-    experiments.forget_waiting()
+    _end_idle_workers(experiments, before)
+    experiments.forget()
     gone = [e for e in before if e.state == "done" and e.name.startswith(sweepgrid.PREFIX)]
     if done:
         experiments.remove(gone)
     count = {state: sum(e.state == state for e in before) for state in ("queued", "failed")}
     results = f", {counted(len(gone), 'result')}" if done else ""
     say(f"forgotten: {count['queued']} queued, {count['failed']} failed{results}")
+
+
+def _end_idle_workers(experiments: Experiments, found: Sequence[Experiment]) -> None:
+    """A worker stays a few seconds after the queue is empty; one with work is not disturbed."""
+    if not experiments.has_workers:
+        return
+    if any(e.state in {"running", "queued"} for e in found):
+        raise FatalError("experiments run here", hint="git soup sweep stop --kill, then again")
+    deadline = time.monotonic() + _START_SECONDS
+    while experiments.has_workers and time.monotonic() < deadline:
+        time.sleep(_PAUSE_SECONDS)

@@ -17,7 +17,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from operator import itemgetter
@@ -501,14 +501,23 @@ class DvcRepo:
             stdout=subprocess.PIPE, stderr=None if shown else subprocess.PIPE,
             env=_environment(),
         )  # fmt: skip
-        said = (done.stderr or b"").decode(errors="replace").strip()
         if done.returncode:
-            last = " ".join(line.strip() for line in said.splitlines()[-4:])
-            raise FatalError(
-                f"dvc {arguments[0]} failed: {last or f'exit {done.returncode}'}",
-                hint=f"dvc {' '.join(arguments)} -v shows all of it",
-            )
+            raise _failed(arguments, done.stderr or b"", done.returncode)
         return done.stdout.decode(errors="replace")
+
+    def run_apart(self, *arguments: str, log: Path) -> None:
+        """Run a `dvc` that leaves processes behind: they write to `log`, never to our streams,
+        and in a session of their own hear no Ctrl-C and no closing terminal.
+        """
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as file:
+            done = subprocess.run(
+                [sys.executable, "-P", "-m", "dvc", *arguments],
+                cwd=self.root, stdin=subprocess.DEVNULL, stdout=file, stderr=file, check=False,
+                env=_environment(), start_new_session=True,
+            )  # fmt: skip
+        if done.returncode:
+            raise _failed(arguments, log.read_bytes(), done.returncode)
 
     def repro(self, *, force: bool = False, waiting: Callable[[], None] = lambda: None) -> int:
         """`dvc repro` with its output where ours goes; waits while another DVC runs here.
@@ -566,6 +575,15 @@ class DvcRepo:
             return any(is_dvc(pid) for pid in set(_holders(held)))
         except (FileNotFoundError, ValueError, AttributeError, TypeError, KeyError):
             return False
+
+
+def _failed(arguments: Sequence[str], said: bytes, code: int) -> FatalError:
+    lines = said.decode(errors="replace").strip().splitlines()
+    last = " ".join(line.strip() for line in lines[-4:])
+    return FatalError(
+        f"dvc {arguments[0]} failed: {last or f'exit {code}'}",
+        hint=f"dvc {' '.join(arguments)} -v shows all of it",
+    )
 
 
 def _environment() -> dict[str, str]:

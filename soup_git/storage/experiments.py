@@ -91,22 +91,22 @@ class Experiments:
 
     def start(self, jobs: int) -> None:
         """Have DVC's workers running; they go on by themselves until the queue is empty."""
-        self._dvc.run("queue", "start", "--jobs", str(jobs))
+        self._dvc.run_apart("queue", "start", "--jobs", str(jobs), log=self._tmp / "start.log")
 
     def stop(self, *, kill: bool) -> None:
         """End the workers: after the experiments that run now, or with them."""
         if self.exist and self.has_workers:
             self._dvc.run("queue", "stop", *(["--kill"] if kill else []))
 
-    def forget_waiting(self) -> None:
-        """Drop what is queued, the records of what failed, and what a killed worker left.
+    def forget(self) -> None:
+        """Drop what is queued, and every record of what ran, failed or was killed.
 
-        Only while no worker lives.
+        Only while no worker lives. Results stay: they are refs.
         """
         if self.exist:
-            self._dvc.run("queue", "remove", "--queued", "--failed")
-            failed = [self._tmp / "run" / commit for commit in self.failures()]
-            for folder in [*failed, *self._tmp.glob("tmp*")]:
+            # All or none: DVC reads a success's record when it looks for failures.
+            self._dvc.run("queue", "remove", "--all")
+            for folder in [*self._tmp.glob("run/*"), *self._tmp.glob("tmp*")]:
                 shutil.rmtree(folder)
 
     def remove(self, found: Sequence[Experiment]) -> None:

@@ -114,9 +114,19 @@ def swept(unswept: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
 def sweep(
     swept: tuple[Path, list[str]], in_tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
+    """Where the sweep ran; to be read only, a worker of DVC's may still live there."""
+    monkeypatch.chdir(swept[0])
+    return swept[0]
+
+
+@pytest.fixture
+def results(sweep: Path, in_tmp_path: Path, monkeypatch: pytest.MonkeyPatch, git: Run) -> Path:
+    """A copy with the results, as refs, and without the queue."""
     root = in_tmp_path / "repo"
-    shutil.copytree(swept[0], root, symlinks=True)
+    ignored = shutil.ignore_patterns("sweep", "worktrees")
+    shutil.copytree(sweep, root, symlinks=True, ignore=ignored)
     monkeypatch.chdir(root)
+    git("update-index", "-q", "--refresh")
     return root
 
 
@@ -180,7 +190,7 @@ def test_an_unknown_metric_names_the_nearest(sweep: Path, soup: Run, refused: Re
 
 
 def test_a_promoted_experiment_is_a_branch_that_holds(
-    sweep: Path, soup: Run, git: Run, refused: Refused
+    results: Path, soup: Run, git: Run, refused: Refused
 ) -> None:
     rows = json.loads(soup("sweep", "show", "--json").stdout)["experiments"]
     best = next(row for row in rows if row["metrics"].get("loss") == 0.0625)
@@ -257,6 +267,14 @@ def test_inputs_that_an_experiment_would_not_have(
     (fresh / "soup.yaml").write_text(text)
     git("commit", "-qnam", "other inputs")
     refused(soup("sweep", "--param", "training.lr=1e-5", check=False), 128, word)
+
+
+def test_what_waits_can_be_forgotten(fresh: Path, soup: Run, git: Run) -> None:
+    soup("sweep", "--param", "training.lr=1e-5", "--queue-only")
+    assert "queued" in soup("sweep", "show").stdout
+    assert "forgotten: 1 queued, 0 failed" in soup("sweep", "clear").stderr
+    assert "no experiments" in soup("sweep", "show").stdout
+    assert git("for-each-ref", "refs/exps").stdout == ""
 
 
 def test_nothing_to_show_stop_or_clear(fresh: Path, soup: Run) -> None:
