@@ -108,12 +108,22 @@ def _score_doubts(scores: Scores) -> Iterator[Reason]:
     unsure = [m for m in scores.metrics if m.verdict == UNSURE_WORSE and m.gate != "ok"]
     for metric in unsure:
         yield Reason(f"{delta_text(metric)}, noise unknown", metric.name)
+    for metric in scores.metrics:
+        if metric.candidate is None and metric.baseline is not None:
+            yield Reason("was not measured", metric.name)
     compared = [m for m in scores.metrics if m.verdict != MISSING]
-    if scores.metrics and not compared and not scores.doubts and scores.gate == "none":
+    moved = [m for m in compared if m.verdict == MOVED]
+    if not scores.metrics:
+        yield Reason("has no score", scores.source)
+    elif not compared and not scores.doubts and scores.gate == "none":
         yield Reason("has no baseline to compare with", scores.source)
-    elif compared and all(m.verdict == MOVED for m in compared):
+    elif compared and moved == compared:
         yield Reason("does not say which way is better", scores.source)
-    elif compared and not unsure and all(m.verdict in {UNSURE_BETTER, MOVED} for m in compared):
+        return
+    for metric in moved:
+        yield Reason(f"{delta_text(metric)}, better or worse is not said", metric.name)
+    is_better = any(m.verdict == UNSURE_BETTER for m in compared)
+    if is_better and not unsure and all(m.delta_stderr is None for m in compared):
         yield Reason("states no noise", scores.source)
 
 

@@ -228,7 +228,10 @@ def test_files_take_the_place_of_notes(judged: Path, soup: Run) -> None:
         "pr", "--eval", "eval_delta.json", "--samples", "sample_diffs.json", "--base", "main"
     )
     lines = done.stdout.splitlines()
-    assert lines[0] == "## ⚠️ look closer: `loss` +1e-07, noise unknown"
+    assert lines[0] == (
+        "## ⚠️ look closer: `loss` +1e-07, noise unknown,"
+        " `retry_rate` −7.5 points, better or worse is not said"
+    )
     assert "| `judge_score` | 7.4 | 8.2 | +0.80 ± 0.10 | ✓ better |" in lines
     assert "| `retry_rate` | 12.1 % | 4.6 % | −7.5 points | △ changed |" in lines
     assert "| `loss` | 1 | 1 | +1e-07 | ? worse, noise unknown |" in lines

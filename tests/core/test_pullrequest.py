@@ -37,6 +37,11 @@ def metric(**how: object) -> MetricDelta:
 
 GOOD = metric(candidate=0.99, delta=0.01, verdict="better", gate="ok")
 
+LOST = metric(
+    name="safe", candidate=None, delta=None, delta_stderr=None, verdict="missing", gate=None
+)
+UNSURE = metric(verdict="better, noise unknown", delta=0.1, delta_stderr=None, gate=None)
+
 
 def scores(*metrics: MetricDelta, **how: object) -> Scores:
     made = Scores("evals/gate.yaml", "a" * 64, "main", "passed", [], [], list(metrics))
@@ -96,6 +101,24 @@ def adapter(**how: object) -> AdapterChange:
             adapter(scores=[scores(metric(verdict="missing", gate=None, delta=None), gate="none")]),
             HOLDS, "look closer: evals/gate.yaml has no baseline to compare with",
         ),
+        # One score that is known to be well says nothing of another.
+        (
+            adapter(scores=[scores(GOOD, metric(name="acc", verdict="changed", gate=None), gate="none")]),
+            HOLDS, "look closer: acc −7.9 ± 1.1 points, better or worse is not said",
+        ),
+        (
+            adapter(scores=[scores(GOOD, LOST, gate="none")]), HOLDS,
+            "look closer: safe was not measured",
+        ),
+        (
+            adapter(scores=[scores(UNSURE, metric(verdict="same", delta=0.0, delta_stderr=None, gate=None))]),
+            HOLDS, "look closer: evals/gate.yaml states no noise",
+        ),
+        (
+            adapter(scores=[scores(GOOD, UNSURE, gate="none")]), HOLDS,
+            "ready: nothing worse beyond the noise, no gate set, lock holds, reproduced",
+        ),
+        (adapter(scores=[scores(gate="none")]), HOLDS, "look closer: evals/gate.yaml has no score"),
         (adapter(status="removed", weights=None, scores=[]), HOLDS, "look closer: adapters/a is removed"),
     ],
 )  # fmt: skip
