@@ -132,7 +132,8 @@ def _all_well(adapters: Sequence[AdapterChange], lock: LockState) -> list[Reason
     scores = [one for adapter in adapters for one in adapter.scores]
     if scores:
         is_gated = any(one.gate != "none" for one in scores)
-        warned = sum(m.gate == "warning" for one in scores for m in one.metrics)
+        # What no gate holds to anything is beside it in the table, as within the noise.
+        warned = sum(m.gate == "warning" and bool(m.allowed) for s in scores for m in s.metrics)
         words = "gate passed" if is_gated else "nothing worse beyond the noise, no gate set"
         reasons.append(
             Reason(words + (f" with {counted(warned, 'warning')}" if warned and is_gated else ""))

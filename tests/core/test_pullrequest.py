@@ -119,6 +119,14 @@ def adapter(**how: object) -> AdapterChange:
             "ready: nothing worse beyond the noise, no gate set, lock holds, reproduced",
         ),
         (adapter(scores=[scores(gate="none")]), HOLDS, "look closer: evals/gate.yaml has no score"),
+        (
+            adapter(scores=[scores(GOOD, metric(verdict="within noise", gate="warning"))]), HOLDS,
+            "ready: gate passed, lock holds, reproduced",
+        ),
+        (
+            adapter(scores=[scores(metric(verdict="within noise", gate="warning", allowed="drop up to 2%"))]),
+            HOLDS, "ready: gate passed with 1 warning, lock holds, reproduced",
+        ),
         (adapter(status="removed", weights=None, scores=[]), HOLDS, "look closer: adapters/a is removed"),
     ],
 )  # fmt: skip
