@@ -83,7 +83,7 @@ def cut_sample(text: str) -> str:
 
 def _json(data: bytes, where: str) -> Any:
     if len(data) > MAX_FILE_BYTES:
-        _refuse(where, f"it is {len(data):,} bytes; at most 64 MiB are read")
+        _refuse(where, "it is longer than 64 MiB, and no more is read")
     try:
         return json.loads(data.decode("utf-8-sig"), parse_constant=_Odd)
     except (ValueError, RecursionError) as error:

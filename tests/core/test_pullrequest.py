@@ -222,6 +222,12 @@ def test_deltas_that_cannot_be_shown_truly_are_refused(text: str, why: str) -> N
     assert caught.value.hint
 
 
+def test_of_a_file_that_is_too_long_no_size_is_made_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("soup_git.core.prfiles.MAX_FILE_BYTES", 3)
+    with pytest.raises(FatalError, match=r"d\.json: it is longer than 64 MiB"):
+        parse_deltas(b"[  ]", "d.json")
+
+
 def test_samples_are_bounded_and_a_megabyte_line_is_cut() -> None:
     entry = {"prompt": "p", "baseline_output": "x" * (1 << 20), "candidate_output": "é" * (1 << 16)}
     (sample,) = parse_samples(json.dumps([entry]).encode(), "sample_diffs.json")
