@@ -72,10 +72,11 @@ def pull_request(workspace: Workspace, request: PrRequest) -> PullRequest:
     lock = _lock_state(workspace, head, locks, adapters)
     datasets, unknown = _datasets(workspace, fork, head.commit)
     subject = workspace.git.text("log", "-1", "--format=%s", head.commit, "--")
-    title = request.title or subject or head.name
+    asked = (request.title or "").strip()
+    title = asked or subject or head.name
     return PullRequest(
         title=title,
-        slug=request.slug or _slug(request, head, title),
+        slug=request.slug or _slug(asked, head, title),
         verdict=judge(adapters, lock),
         base=base,
         head=head,
@@ -150,9 +151,9 @@ def _base(workspace: Workspace, asked: str | None) -> Revision:
     )
 
 
-def _slug(request: PrRequest, head: Revision, title: str) -> str:
+def _slug(asked: str, head: Revision, title: str) -> str:
     """From the title; without one, from the branch: the next commit on it updates its page."""
-    is_branch = request.title is None and head.name != "HEAD"
+    is_branch = not asked and head.name != "HEAD"
     return slug_of(head.name if is_branch else title)
 
 

@@ -43,12 +43,18 @@ def adapter_changes(
     """Each adapter that is not the same at both ends; `base` is the merge base.
 
     Raises FatalError for an adapter that neither end has, and when files are given for one
-    of several.
+    of several, or for none.
     """
     before = workspace.at(base.commit, base.name)
     after = workspace.at(head.commit, head.name)
     pairs = _pairs(before, after, chosen.adapter)
-    if len(pairs) > 1 and (chosen.deltas is not None or chosen.samples is not None):
+    is_given = chosen.deltas is not None or chosen.samples is not None
+    if is_given and not pairs:
+        raise FatalError(
+            f"{after.label} changes no adapter that these files could be of",
+            hint="git soup pr, without --eval and --samples, shows what it changes",
+        )
+    if is_given and len(pairs) > 1:
         names = ", ".join(new or old or "" for old, new in pairs)
         raise FatalError(
             f"which adapter are these files of? This changes {names}",

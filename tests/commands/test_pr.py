@@ -288,6 +288,13 @@ def test_ends_without_a_common_commit_or_any_base(repo: Path, git: Run) -> None:
     git("commit", "-q", "--allow-empty", "-m", "Nothing of ours")
     page = pull_request(Workspace.open(), PrRequest(base="alone~1", title="丁寧"))
     assert page.verdict.line == "nothing to judge: no adapter changed"
+    Path("d.json").write_text("[]")
+    for name in ("deltas", "samples"):
+        with pytest.raises(FatalError, match="alone changes no adapter that these files"):
+            pull_request(Workspace.open(), PrRequest(base="alone~1", **{name: Path("d.json")}))
+    # A title of nothing is none: a script may hand on an empty one.
+    empty = pull_request(Workspace.open(), PrRequest(base="alone~1", title=" "))
+    assert (empty.title, empty.slug) == ("Nothing of ours", "alone")
     assert store(Workspace.open(), page)
 
 
