@@ -126,14 +126,23 @@ def _read(git: GitRepo, commits: Sequence[str]) -> dict[str, tuple[PageVersion, 
     return found
 
 
-def _told(data: bytes) -> tuple[str, str]:
-    """(title, verdict) as the page's data says them; empty where it does not."""
+def head_name(data: bytes) -> str | None:
+    """What the page's data calls its head."""
+    head = _body(data).get("head")
+    return _words(head.get("name")) or None if isinstance(head, dict) else None
+
+
+def _body(data: bytes) -> dict[str, Any]:
     try:
         body: Any = json.loads(data)
     except (ValueError, RecursionError):
-        return "", ""
-    if not isinstance(body, dict):
-        return "", ""
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _told(data: bytes) -> tuple[str, str]:
+    """(title, verdict) as the page's data says them; empty where it does not."""
+    body = _body(data)
     title, verdict = body.get("title"), body.get("verdict")
     line = verdict.get("line") if isinstance(verdict, dict) else None
     return _words(title), _words(line)

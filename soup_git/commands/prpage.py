@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from soup_git.commands import prarchive
 from soup_git.core.pullrequest import PullRequest
+from soup_git.core.text import printable
 from soup_git.render.browser import can_open, open_in_browser
 from soup_git.render.drift import drift_map
 from soup_git.render.heatsvg import picture
@@ -24,12 +26,27 @@ FORMATS: dict[str, Callable[[PullRequest], str]] = {
 
 def store(workspace: Workspace, pr: PullRequest) -> str:
     """Keep the page in its ref; returns the commit, which is the old one for an equal page."""
+    other = _another(workspace, pr)
     commit, is_new = store_page(
         workspace.git, pr.slug, pr.head.commit, page_files(pr), pr.title, pr.verdict.line
     )
     if is_new:
         say(f"kept as {pr.ref} ({commit[:10]})")
+        if other is not None:
+            say(
+                f"there was the page of {printable(other)}, now in its history; --slug NAME keeps both"
+            )
     return commit
+
+
+def _another(workspace: Workspace, pr: PullRequest) -> str | None:
+    """The head of another pull request whose page has this name; two titles may give the same."""
+    git = workspace.git
+    before = git.resolve(f"{pr.ref}^1")
+    name = prarchive.head_name(git.blob(f"{pr.ref}:{DATA}") or b"")
+    if before is None or name in {None, pr.head.name} or git.is_ancestor(before, pr.head.commit):
+        return None
+    return name
 
 
 def page_files(pr: PullRequest) -> dict[str, bytes]:

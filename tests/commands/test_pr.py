@@ -252,6 +252,20 @@ def test_files_take_the_place_of_notes(judged: Path, soup: Run) -> None:
     assert Path("pr.html").read_text().startswith("<!doctype html>")
 
 
+def test_a_name_that_two_pull_requests_share_is_said(pinned: Path, soup: Run, git: Run) -> None:
+    said = "there was the page of politer, now in its history; --slug NAME keeps both"
+    soup("pr", "Politer!", "--head", "politer")
+    git("branch", "-q", "rival", "politer")
+    # The same history under another name is the same pull request.
+    assert "there was" not in soup("pr", "Politer?", "--head", "rival").stderr
+    soup("pr", "Politer!", "--head", "politer")
+    git("switch", "-q", "-c", "other", "politer~1")
+    git("commit", "-q", "--allow-empty", "-m", "Something else")
+    assert said in soup("pr", "Politer?").stderr
+    again = soup("pr", "Politer?", "--base", "politer~2").stderr
+    assert "there was" not in again
+
+
 def test_what_is_not_there_is_refused_with_a_way_on(
     pinned: Path, soup: Run, refused, photo
 ) -> None:
