@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from soup_git.commands.datadiff import data_diff
-from soup_git.commands.pradapters import Chosen, adapter_changes
+from soup_git.commands.pradapters import Chosen, adapter_changes, with_changes_in_base
 from soup_git.core.lockdiff import LockDiff
 from soup_git.core.names import check_name
 from soup_git.core.prfiles import MAX_FILE_BYTES, parse_deltas, parse_samples
@@ -68,6 +68,7 @@ def pull_request(workspace: Workspace, request: PrRequest) -> PullRequest:
         else parse_samples(_read(request.samples), request.samples.name),
     )  # fmt: skip
     adapters = adapter_changes(workspace, replace(base, commit=fork), head, chosen)
+    adapters = with_changes_in_base(workspace, adapters, base, fork, head)
     locks = lock_changes(workspace, fork, head.commit)
     lock = _lock_state(workspace, head, locks, adapters)
     datasets, unknown = _datasets(workspace, fork, head.commit)

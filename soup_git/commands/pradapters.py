@@ -70,6 +70,27 @@ def adapter_changes(
     return [_change(workspace, *pair, chosen) for pair in sides]
 
 
+def with_changes_in_base(
+    workspace: Workspace,
+    adapters: Sequence[AdapterChange],
+    base: Revision,
+    fork: str,
+    head: Revision,
+) -> list[AdapterChange]:
+    """Marks what the base changed as well since the merge base `fork`: it would be combined."""
+    if base.commit == fork:
+        return list(adapters)
+    tip, before, after = (workspace.at(commit) for commit in (base.commit, fork, head.commit))
+    marked = []
+    for adapter in adapters:
+        old = inside_folder(adapter.renamed_from or adapter.path, MANIFEST)
+        new = inside_folder(adapter.path, MANIFEST)
+        there = tip.entries.get(new) or tip.entries.get(old)
+        is_other = there != before.entries.get(old) and there != after.entries.get(new)
+        marked.append(replace(adapter, changed_in_base=is_other))
+    return marked
+
+
 def _manifest(snapshot: Snapshot, folder: str | None) -> Manifest | None:
     return None if folder is None else snapshot.manifest(folder)
 

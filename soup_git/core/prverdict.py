@@ -88,6 +88,8 @@ def _lock_doubts(lock: LockState) -> Iterator[Reason]:
 def _doubts(adapter: AdapterChange) -> Iterator[Reason]:
     if adapter.base_differs:
         yield Reason("is for another base model now", adapter.path)
+    if adapter.changed_in_base:
+        yield Reason("was changed in the base too, and nobody scored both together", adapter.path)
     if adapter.status == "removed":
         yield Reason("is removed", adapter.path)
     if adapter.reproduction.state == "different":

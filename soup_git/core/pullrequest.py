@@ -147,6 +147,8 @@ class AdapterChange:
     samples: list[SamplePair]
     samples_command: str
     reproduction: Reproduction
+    changed_in_base: bool = False
+    """Whether the base has another one by now than at the merge base, and not head's."""
 
     @property
     def base_differs(self) -> bool:

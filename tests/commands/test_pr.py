@@ -252,6 +252,25 @@ def test_files_take_the_place_of_notes(judged: Path, soup: Run) -> None:
     assert Path("pr.html").read_text().startswith("<!doctype html>")
 
 
+def test_an_adapter_that_the_base_changed_too_is_not_what_was_scored(
+    judged: Path, git: Run, soup: Run, make_adapter: MakeAdapter
+) -> None:
+    score(0.93, 1.4, Gap(0.03, 0.01, 0.01, 0.05))
+    git("branch", "-q", "landed", "politer")
+    git("switch", "-q", "main")
+    make_adapter("adapters/support", seed=9)
+    soup("add", "adapters/support")
+    git("commit", "-qm", "Merge another one first")
+    line = (
+        "look closer: adapters/support was changed in the base too, and nobody scored both together"
+    )
+    assert asked().verdict.line.startswith(line)
+    git("switch", "-q", "-c", "squashed", "main~1")
+    git("checkout", "landed", "--", ".")
+    git("commit", "-qm", "The same, squashed")
+    assert asked(base="squashed").verdict.line.startswith("ready:")
+
+
 def test_a_name_that_two_pull_requests_share_is_said(pinned: Path, soup: Run, git: Run) -> None:
     said = "there was the page of politer, now in its history; --slug NAME keeps both"
     soup("pr", "Politer!", "--head", "politer")

@@ -127,6 +127,10 @@ def adapter(**how: object) -> AdapterChange:
             adapter(scores=[scores(metric(verdict="within noise", gate="warning", allowed="drop up to 2%"))]),
             HOLDS, "ready: gate passed with 1 warning, lock holds, reproduced",
         ),
+        (
+            adapter(changed_in_base=True), HOLDS,
+            "look closer: adapters/a was changed in the base too, and nobody scored both together",
+        ),
         (adapter(status="removed", weights=None, scores=[]), HOLDS, "look closer: adapters/a is removed"),
     ],
 )  # fmt: skip
