@@ -51,7 +51,10 @@ def gate_words(scores: Scores) -> str:
     if scores.gate in words:
         return words[scores.gate]
     failed = any(metric.gate == "failed" for metric in scores.metrics)
-    return "✗ none is set, and a score got worse" if failed else "– none is set"
+    if failed:
+        return "✗ none is set, and a score got worse"
+    # A gate that is set and could not be asked is not one that nobody set.
+    return f"? {scores.doubts[0]}" if scores.doubts else "– none is set"
 
 
 def held(metric: MetricDelta) -> str:

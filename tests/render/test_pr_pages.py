@@ -34,6 +34,7 @@ from soup_git.render.heatsvg import picture
 from soup_git.render.markdown import code, code_in_table, fenced, table_of
 from soup_git.render.prhtml import as_html_page
 from soup_git.render.prmarkdown import MAX_BYTES, as_markdown_page
+from soup_git.render.prwords import gate_words
 from soup_git.render.report import as_json
 
 cmarkgfm = pytest.importorskip("cmarkgfm", reason="the dev extra is not installed")
@@ -151,6 +152,13 @@ def test_the_first_screen_has_the_verdict_the_metrics_and_the_picture() -> None:
     blocks = as_markdown_page(page_of())
     assert "![" not in blocks
     assert "self_attn.q_proj  " in blocks.partition("<details>")[0]
+
+
+def test_a_gate_that_could_not_be_asked_is_not_called_unset() -> None:
+    found = Scores("evals/a.yaml", "a" * 64, "main", "none", [], [], [])
+    assert gate_words(found) == "– none is set"
+    asked = replace(found, doubts=["changed since it was scored"])
+    assert gate_words(asked) == "? changed since it was scored"
 
 
 def test_nothing_from_outside_is_active_in_markdown() -> None:
