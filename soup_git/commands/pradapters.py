@@ -198,10 +198,7 @@ def _eval_command(before: Side, after: Side) -> str:
 
 def _compare_command(before: Side, after: Side) -> str:
     other = _spec(before) if before.manifest is not None else "base"
-    return (
-        f"git soup compare {other} {_spec(after)} --prompts FILE --json -o samples.json;"
-        " git soup pr --samples samples.json"
-    )
+    return f"git soup compare {other} {_spec(after)} --prompts FILE --json -o samples.json"
 
 
 def _spec(side: Side) -> str:

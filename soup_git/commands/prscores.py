@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from soup_git.core.manifest import MANIFEST, Manifest
+from soup_git.core.metricnames import higher_is_better
 from soup_git.core.notes import EvalRecord, Gap, Metric, latest
 from soup_git.core.prfiles import GivenDelta
 from soup_git.core.pullrequest import (
@@ -181,11 +182,11 @@ def given(deltas: Sequence[GivenDelta], source: str, before: str) -> Scores:
 
 
 def _direction(delta: GivenDelta) -> bool | None:
-    """Which way is better, where the file or the name of a scorer of ours says so."""
+    """Which way is better, where the file says so, or the name does."""
     if delta.higher_is_better is not None:
         return delta.higher_is_better
     known = known_metric(delta.name)
-    return known.higher_is_better if known else None
+    return known.higher_is_better if known else higher_is_better(delta.name)
 
 
 def _given_score(delta: GivenDelta) -> NotedScore:

@@ -128,7 +128,8 @@ def _metric(metric: MetricDelta) -> str:
 def _samples(adapter: AdapterChange, pr: PullRequest) -> str:
     if not adapter.samples:
         made = _command(adapter.samples_command)
-        return f"<p><b>samples</b> none yet: {made}</p>" if adapter.is_judged else ""
+        again = "then <code>--samples samples.json</code> here"
+        return f"<p><b>samples</b> none yet: {made}, {again}</p>" if adapter.is_judged else ""
     first = words.first_samples(adapter.samples)
     text = f"<h3>Samples</h3><p>{text_of(words.samples_words(adapter.samples))}</p>"
     text += "".join(_sample(sample, pr) for sample in first)

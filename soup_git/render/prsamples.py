@@ -22,7 +22,9 @@ def side_by_side(adapter: AdapterChange, pr: PullRequest) -> Part:
     """Three samples in two columns; the command that makes some where there are none."""
     if not adapter.samples:
         made = code(adapter.samples_command, 600)
-        return Part("", 70, [f"**samples** none yet: {made}\n\n"])
+        return Part(
+            "", 70, [f"**samples** none yet: {made}, then `--samples samples.json` here\n\n"]
+        )
     head = f"**samples** {words.samples_words(adapter.samples)}\n\n"
     chosen = words.first_samples(adapter.samples)
     versions = [head + _table(chosen, pr, *size) for size in _FIRST]
