@@ -48,6 +48,7 @@ from soup_git.evaluation.scorers import (
 from soup_git.evaluation.suite import Suite, Task
 from soup_git.training import model as bases
 from soup_git.training import templates
+from soup_git.training.machine import quiet_bitsandbytes
 from soup_git.training.prepared import Encoded
 from soup_git.training.tokens import encoded
 
@@ -459,6 +460,7 @@ def _quiet_libraries() -> None:
     }
     for name, value in quiet.items():
         os.environ.setdefault(name, value)
+    quiet_bitsandbytes()
     from transformers.utils import logging
 
     logging.disable_progress_bar()

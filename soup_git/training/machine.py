@@ -37,11 +37,18 @@ class Machine:
     name: str
 
 
+def quiet_bitsandbytes() -> None:
+    """It reports on import that a kernel could not be downloaded, and each cast of 8bit.
+
+    PEFT and transformers import it wherever it is installed: to be called before they are.
+    """
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
 def prepare_process(config: SoupConfig) -> None:
     """Set what torch and the hub client read once, at import. Call it before either is."""
     os.environ.update(_QUIET)
-    # It reports on import that a kernel could not be downloaded, and each cast of 8bit.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    quiet_bitsandbytes()
     wanted = _PORTABLE if config.training.reproducible == "portable" else _EXACT_GPU
     late = {k for k, v in wanted.items() if os.environ.get(k) != v}
     if late and wanted is _PORTABLE and "torch" in sys.modules:

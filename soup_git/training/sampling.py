@@ -6,11 +6,14 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from soup_git.training.machine import quiet_bitsandbytes
+
 
 def answers(
     base: Path, prompts: Sequence[str], adapter: Path | None = None, *, max_new_tokens: int = 48
 ) -> list[str]:
     """One greedy answer per prompt, on the CPU, from local folders of safetensors."""
+    quiet_bitsandbytes()
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
