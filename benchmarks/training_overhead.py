@@ -121,7 +121,7 @@ def plain(root: Path, steps: int, number: int) -> list[float]:
             output_dir=str(root / f"plain-{number}"), max_steps=steps, learning_rate=1e-3,
             per_device_train_batch_size=8, max_length=128, assistant_only_loss=True, use_cpu=True,
             bf16=False, gradient_checkpointing=False, report_to="none", disable_tqdm=True,
-            save_strategy="no", logging_steps=10, dataloader_pin_memory=False,
+            optim="adamw_torch", save_strategy="no", logging_steps=10, dataloader_pin_memory=False,
             model_init_kwargs={"dtype": "float32"},
         ),
         train_dataset=load_dataset("json", data_files=str(root / "data" / "train.jsonl"), split="train"),

@@ -56,7 +56,11 @@ class PrRequest:
 
 
 def pull_request(workspace: Workspace, request: PrRequest) -> PullRequest:
-    """Compare merge base and head. Raises FatalError where there is nothing between them."""
+    """Compare merge base and head.
+
+    Raises FatalError where there is nothing between them, and no file or adapter is given to
+    make a page of.
+    """
     if request.slug is not None:
         check_name(request.slug, "page")
     base, head, fork = _ends(workspace, request)
@@ -125,11 +129,14 @@ def _ends(workspace: Workspace, request: PrRequest) -> tuple[Revision, Revision,
             if shallow
             else "--base REV names another base",
         )
-    if fork == head.commit:
+    asks_about_one = request.deltas or request.samples or request.adapter
+    if fork == head.commit and not asks_about_one:
         raise FatalError(
             f"{base.name} has all of {head.name} already: there is nothing to review",
             hint="git switch BRANCH, or git soup pr --head BRANCH; --base REV compares with another",
         )
+    if fork == head.commit and base.name == head.name:
+        base = replace(base, name="baseline")
     return base, head, fork
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from soup_git.commands.diff import compare
 from soup_git.commands.fetching import with_weights
@@ -24,6 +24,7 @@ from soup_git.core.verification import (
 from soup_git.errors import FatalError
 from soup_git.storage.lockdrift import lock_of
 from soup_git.storage.notes import read_lines
+from soup_git.storage.resolver import Adapter
 from soup_git.storage.snapshot import Snapshot, inside_folder
 from soup_git.storage.workspace import Workspace
 
@@ -42,17 +43,30 @@ def adapter_changes(
 ) -> list[AdapterChange]:
     """Each adapter that is not the same at both ends; `base` is the merge base.
 
+    Of a folder that no revision has, the adapter that lies there now. Where files are given,
+    they may be of an adapter that did not change.
+
     Raises FatalError for an adapter that neither end has, and when files are given for one
     of several, or for none.
     """
     before = workspace.at(base.commit, base.name)
     after = workspace.at(head.commit, head.name)
-    pairs = _pairs(before, after, chosen.adapter)
+    named = _folder(workspace, chosen.adapter)
     is_given = chosen.deltas is not None or chosen.samples is not None
+    if named is not None and chosen.adapter is not None and not _has(before, after, named):
+        loose = _loose(workspace, chosen.adapter)
+        if loose is not None:
+            none = Side(base.name, base.commit, before, named, None)
+            there = Side(head.name, head.commit, after, named, loose.manifest, loose)
+            return [_change(workspace, none, there, chosen)]
+    pairs = _pairs(before, after, named)
+    if not pairs and (is_given or named is not None):
+        kept = set(before.adapters) & set(after.adapters)
+        pairs = [(path, path) for path in sorted(kept) if named in {None, path}]
     if is_given and not pairs:
         raise FatalError(
-            f"{after.label} changes no adapter that these files could be of",
-            hint="git soup pr, without --eval and --samples, shows what it changes",
+            f"{after.label} has no adapter that these files could be of",
+            hint="git soup pr --adapter DIR names one that no revision has yet",
         )
     if is_given and len(pairs) > 1:
         names = ", ".join(new or old or "" for old, new in pairs)
@@ -91,6 +105,28 @@ def with_changes_in_base(
     return marked
 
 
+def _folder(workspace: Workspace, named: str | None) -> str | None:
+    """A named adapter's path from the top, where it lies inside; else as it was typed."""
+    if named is None:
+        return None
+    root = workspace.root.resolve()
+    there = Path(named).resolve()
+    if Path(named).is_dir() and there.is_relative_to(root):
+        return there.relative_to(root).as_posix()
+    return PurePosixPath(named).as_posix()
+
+
+def _has(before: Snapshot, after: Snapshot, folder: str) -> bool:
+    return folder in before.adapters or folder in after.adapters
+
+
+def _loose(workspace: Workspace, named: str) -> Adapter | None:
+    """The adapter in a folder of this machine, if `named` is one."""
+    if not Path(named, CONFIG).is_file():
+        return None
+    return workspace.adapter_in_folder(Path(named), named)
+
+
 def _manifest(snapshot: Snapshot, folder: str | None) -> Manifest | None:
     return None if folder is None else snapshot.manifest(folder)
 
@@ -100,13 +136,11 @@ def _pairs(
 ) -> list[tuple[str | None, str | None]]:
     """(folder before, folder after) of what differs, renames joined."""
     old, new = set(before.adapters), set(after.adapters)
-    if named is not None:
-        folder = PurePosixPath(named).as_posix()
-        if folder not in old | new:
-            raise FatalError(
-                f"neither {before.label} nor {after.label} has an adapter at {named}",
-                hint=f"they have {', '.join(sorted(old | new)) or 'none'}",
-            )
+    if named is not None and named not in old | new:
+        raise FatalError(
+            f"neither {before.label} nor {after.label} has an adapter at {named}",
+            hint=f"they have {', '.join(sorted(old | new)) or 'none'}",
+        )
     pairs: list[tuple[str | None, str | None]] = [
         (path, path) for path in sorted(old & new) if _differs(before, after, path)
     ]
@@ -120,7 +154,7 @@ def _pairs(
     pairs += [(path, None) for _, path in gone]
     if named is None:
         return pairs
-    return [pair for pair in pairs if folder in pair]
+    return [pair for pair in pairs if named in pair]
 
 
 def _differs(before: Snapshot, after: Snapshot, folder: str) -> bool:
@@ -163,7 +197,10 @@ def _status(before: Side, after: Side) -> str:
     if new is None:
         return "removed"
     if old.digest() == new.digest():
-        return "renamed" if before.folder != after.folder else "reconfigured"
+        if before.folder != after.folder:
+            return "renamed"
+        is_other = _differs(before.snapshot, after.snapshot, after.folder)
+        return "reconfigured" if is_other else "unchanged"
     return "changed"
 
 
@@ -203,14 +240,16 @@ def _compare_command(before: Side, after: Side) -> str:
 
 def _spec(side: Side) -> str:
     """The adapter of one side, as it is typed."""
+    if side.loose is not None:
+        return shlex.quote(side.loose.spec)
     commit = side.commit[:12]
     return commit if side.folder == "." else shlex.quote(f"{commit}:{side.folder}")
 
 
 def _reproduction(workspace: Workspace, after: Side) -> Reproduction:
-    if after.manifest is None:
+    blob = after.manifest_blob
+    if after.manifest is None or blob is None:
         return Reproduction("unknown", "")
-    blob = after.snapshot.entries[inside_folder(after.folder, MANIFEST)]
     noted = read_lines(workspace.git, [after.commit, blob], parse_verifications)
     # On the manifest it may be another commit's, which trained these weights from something else.
     mine = [*noted.get(after.commit, []), *(v for v in noted.get(blob, []) if _is_of(v, after))]

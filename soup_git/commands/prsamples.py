@@ -44,7 +44,7 @@ def remembered(
 
 
 def _named(workspace: Workspace, side: Side) -> Named:
-    adapter = workspace.adapter(side.commit, side.folder)
+    adapter = side.loose or workspace.adapter(side.commit, side.folder)
     refuse_changed_weights(workspace, adapter)
     return Named(side.name, adapter, of_adapter(adapter))
 

@@ -29,6 +29,7 @@ from soup_git.evaluation.pinnedsuite import suite_at
 from soup_git.evaluation.statistics import Difference
 from soup_git.evaluation.suite import Suite, Threshold
 from soup_git.storage.notes import read_notes
+from soup_git.storage.resolver import Adapter
 from soup_git.storage.snapshot import Snapshot, inside_folder
 from soup_git.storage.workspace import Workspace
 
@@ -37,13 +38,21 @@ _SEVERITY = (OK, WARNING, FAILED)
 
 @dataclass(frozen=True)
 class Side:
-    """One side of the comparison: a commit, and the adapter that it has there, if any."""
+    """One side of the comparison: a commit, and the adapter that it has there, if any.
+
+    `loose` is the adapter of a folder that was named and that no revision has.
+    """
 
     name: str
     commit: str
     snapshot: Snapshot
     folder: str
     manifest: Manifest | None
+    loose: Adapter | None = None
+
+    @property
+    def manifest_blob(self) -> str | None:
+        return self.snapshot.entries.get(inside_folder(self.folder, MANIFEST))
 
     @property
     def weights(self) -> str | None:
@@ -63,9 +72,9 @@ def noted(workspace: Workspace, before: Side, after: Side) -> list[Scores]:
 
 def _records(workspace: Workspace, side: Side) -> list[EvalRecord]:
     """What is noted of a side's weights, on its commit or on its manifest."""
-    if side.weights is None:
+    blob = side.manifest_blob
+    if side.weights is None or blob is None:
         return []
-    blob = side.snapshot.entries[inside_folder(side.folder, MANIFEST)]
     found = read_notes(workspace.git, [side.commit, blob])
     unique = {record.line(): record for records in found.values() for record in records}
     return [record for record in unique.values() if record.weights == side.weights]

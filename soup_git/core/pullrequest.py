@@ -127,7 +127,7 @@ class AdapterChange:
 
     path: str
     status: str
-    """changed, added, removed, renamed or reconfigured."""
+    """changed, added, removed, renamed, reconfigured, or unchanged where it was asked about."""
     renamed_from: str | None
     base_model_before: str | None
     base_model: str | None
@@ -158,7 +158,7 @@ class AdapterChange:
     @property
     def is_judged(self) -> bool:
         """Whether scores are asked of it: an adapter that is gone or only moved has none to show."""
-        return self.status in {"changed", "added", "reconfigured"}
+        return self.status not in {"removed", "renamed"}
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,9 @@ def as_html_page(pr: PullRequest) -> str:
     said = f": {reasons}" if reasons else ""
     sign = f'<span aria-hidden="true">{words.SIGNS[pr.verdict.word]}</span>'
     kept = f"kept with its data in <code>{text_of(pr.ref)}</code>"
-    ends = f"<code>{text_of(pr.head.name)}</code> into <code>{text_of(pr.base.name)}</code>"
+    ends = f"<code>{text_of(pr.head.name)}</code>"
+    if pr.commits:
+        ends += f" into <code>{text_of(pr.base.name)}</code>"
     body = [
         "<main>",
         f'<h1 class="verdict {kind}">{sign} {text_of(pr.verdict.word)}{said}</h1>',

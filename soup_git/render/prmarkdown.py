@@ -51,7 +51,7 @@ def _head(pr: PullRequest) -> str:
     reasons = ", ".join(_reason(reason) for reason in pr.verdict.reasons)
     sign = words.SIGNS[pr.verdict.word]
     line = f"## {sign} {pr.verdict.word}{f': {reasons}' if reasons else ''}"
-    ends = f"{code(pr.head.name)} into {code(pr.base.name)}"
+    ends = code(pr.head.name) + (f" into {code(pr.base.name)}" if pr.commits else "")
     about = f"{code(pr.title)} · {ends} · {counted(pr.commits, 'commit')}"
     text = f"{line}\n\n{about}\n\n"
     if not pr.adapters:

@@ -72,6 +72,7 @@ def drift_words(adapter: AdapterChange) -> str:
             "added": "new: there is nothing to compare its weights with",
             "removed": "removed",
             "renamed": "renamed, with equal weights",
+            "unchanged": "unchanged",
         }.get(adapter.status, "could not be compared")
     if adapter.drift.equal:
         return "equal weights"

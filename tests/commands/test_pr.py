@@ -323,12 +323,37 @@ def test_ends_without_a_common_commit_or_any_base(repo: Path, git: Run) -> None:
     assert page.verdict.line == "nothing to judge: no adapter changed"
     Path("d.json").write_text("[]")
     for name in ("deltas", "samples"):
-        with pytest.raises(FatalError, match="alone changes no adapter that these files"):
+        with pytest.raises(FatalError, match="alone has no adapter that these files"):
             pull_request(Workspace.open(), PrRequest(base="alone~1", **{name: Path("d.json")}))
     # A title of nothing is none: a script may hand on an empty one.
     empty = pull_request(Workspace.open(), PrRequest(base="alone~1", title=" "))
     assert (empty.title, empty.slug) == ("Nothing of ours", "alone")
     assert store(Workspace.open(), page)
+
+
+def test_files_make_a_page_where_no_branch_changes_an_adapter(
+    repo: Path, soup: Run, git: Run, make_adapter: MakeAdapter
+) -> None:
+    """The scores of another tool, for the adapter that main has, or for a folder nobody tracks."""
+    Path("d.json").write_text('[{"metric": "accuracy", "baseline": "70%", "candidate": "80%"}]')
+    files = {"deltas": Path("d.json"), "title": "From files"}
+    for spelt in ("kept", "./kept", str(make_adapter("kept"))):
+        page = pull_request(Workspace.open(), PrRequest(adapter=spelt, **files))
+        assert [(a.path, a.status) for a in page.adapters] == [("kept", "added")]
+    soup("add", "kept")
+    git("commit", "-qm", "Track it")
+    outside = make_adapter(repo.parent / "elsewhere", seed=1)
+    for how, path, status in (
+        ({}, "kept", "unchanged"),
+        ({"adapter": "kept"}, "kept", "unchanged"),
+        ({"adapter": str(outside)}, str(outside), "added"),
+    ):
+        page = pull_request(Workspace.open(), PrRequest(**how, **files))
+        assert [(a.path, a.status) for a in page.adapters] == [(path, status)]
+        assert page.adapters[0].scores[0].metrics[0].candidate == 80
+        assert "`main` · 0 commits" in as_markdown_page(page).splitlines()[2]
+        assert store(Workspace.open(), page)
+    assert soup("fsck").returncode == 0
 
 
 def test_adapters_come_go_move_and_change_their_base(
