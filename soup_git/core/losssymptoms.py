@@ -309,7 +309,8 @@ def _overfitting(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _learning_rate(evidence: Evidence) -> Iterator[Finding]:
-    rates = [(p.step, p.learning_rate) for p in evidence.points if p.learning_rate is not None]
+    given = [(p.step, p.learning_rate) for p in evidence.points if p.learning_rate is not None]
+    rates = [(step, rate) for step, rate in given if math.isfinite(rate)]
     if len(rates) < 3:
         return
     highest = max(rate for _, rate in rates)

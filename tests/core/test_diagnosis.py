@@ -7,7 +7,7 @@ import random
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from soup_git.core import robust
@@ -58,6 +58,7 @@ numbers = st.floats(allow_nan=True, allow_infinity=True) | st.just(0.0)
 
 
 @settings(max_examples=60, deadline=None)
+@example([(0.0, math.nan, None), (-3e16, 0.0, None), (0.0, 0.0, 0.0)], [])
 @given(
     st.lists(st.tuples(numbers, numbers, st.none() | numbers), max_size=30),
     st.lists(numbers, max_size=9),
