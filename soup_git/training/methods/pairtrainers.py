@@ -5,8 +5,6 @@ Imported late: it loads TRL.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import trl
@@ -15,7 +13,6 @@ from trl.experimental.orpo import ORPOTrainer
 
 from soup_git.training.loop import Run
 from soup_git.training.methods import pairs
-from soup_git.training.schema import MUTATING_INITS
 
 
 class Tokenized:
@@ -29,27 +26,13 @@ class FromBase:
     """Goes in front of a trainer that compares with a reference: it is the untouched base.
 
     TRL takes the adapter as it is at the start for the reference and keeps a copy of it,
-    which for an init that leaves the base as it is computes nothing but the base.
+    which computes nothing but the base: an init that moves the base is refused at load.
     """
 
     def __init__(self, *args: Any, model: Any, **kwargs: Any) -> None:
-        with _base_as_reference(model):
-            super().__init__(*args, model=model, **kwargs)  # type: ignore[call-arg]
-
-
-@contextlib.contextmanager
-def _base_as_reference(peft_model: Any) -> Iterator[None]:
-    settings = peft_model.peft_config["default"]
-    init = getattr(settings, "init_lora_weights", True)
-    mutates = isinstance(init, str) and init.startswith(MUTATING_INITS)
-    if mutates:
-        # The copy would start by moving another part of the base into itself.
-        settings.init_lora_weights = True
-    yield
-    if mutates:
-        settings.init_lora_weights = init
-    elif "ref" in peft_model.peft_config:
-        peft_model.delete_adapter("ref")
+        super().__init__(*args, model=model, **kwargs)  # type: ignore[call-arg]
+        if "ref" in model.peft_config:
+            model.delete_adapter("ref")
 
 
 class DPO(FromBase, Tokenized, trl.DPOTrainer):  # type: ignore[misc]
