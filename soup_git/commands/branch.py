@@ -121,11 +121,16 @@ def create(
         [RefUpdate(ref, commit, old)],
         f"git soup branch: {'moved' if old else 'created'} from {start}",
     )
+    return report_of(name, commit, config_path, config_data, lock)
+
+
+def report_of(name: str, commit: str, config_path: str, config: bytes, lock: Lock) -> BranchReport:
+    """What a branch that was just made pins."""
     return BranchReport(
         name=name,
         commit=commit,
         config_path=config_path,
-        config_sha=sha256_hex(config_data),
+        config_sha=sha256_hex(config),
         dataset_path=lock.dataset_path,
         dataset_sha=lock.dataset_sha,
         base_model=lock.base_model,

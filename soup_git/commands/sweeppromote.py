@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
-from soup_git.commands.branch import BranchReport, free_ref, pin_trailers
+from soup_git.commands.branch import BranchReport, free_ref, pin_trailers, report_of
 from soup_git.commands.lock import VERSION
 from soup_git.core.digests import sha256_hex
 from soup_git.core.lock import LOCK, Lock, now
@@ -39,18 +39,7 @@ def promote(workspace: Workspace, name: str, branch: str, *, force: bool) -> Bra
     tree = git.write_tree(experiment.commit, changes)
     commit = git.write_commit(tree, [experiment.baseline], _message(branch, experiment, lock))
     git.update_refs([RefUpdate(ref, commit, old)], f"git soup sweep promote {experiment.name}")
-    return BranchReport(
-        name=branch,
-        commit=commit,
-        config_path=CONFIG_FILE,
-        config_sha=sha256_hex(config),
-        dataset_path=lock.dataset_path,
-        dataset_sha=lock.dataset_sha,
-        base_model=lock.base_model,
-        base_model_sha=lock.base_model_sha,
-        env_hash=lock.env_hash,
-        closure_sha=lock.closure_sha,
-    )
+    return report_of(branch, commit, CONFIG_FILE, config, lock)
 
 
 def _manifest(workspace: Workspace, snapshot: Snapshot, folder: str) -> Manifest:
