@@ -38,6 +38,8 @@ def decide(reading: Reading, draft: Draft) -> None:
         draft.carry(
             "training.gradient_checkpointing", value, "gradient_checkpointing", matters=False
         )
+    if reading.get("loss_watchdog_threshold") is not None:
+        draft.carry("training.loss_watchdog", True, "loss_watchdog_threshold", matters=False)
     if reading.get("excess_length_strategy") not in (None, "truncate"):
         draft.lose(
             "rows longer than data.max_length are cut, and counted in the report",

@@ -30,7 +30,6 @@ _MEMORY = "where things are held in memory, not what is learnt"
 _TRACKING = "trackers are off: the run's history is in git"
 _LAUNCHER = "one process trains; the batch there was this one times the number of GPUs"
 OWN_TEMPLATE = "the tokenizer's own chat template is used; write this one to a .jinja file and name it in data.chat_template"
-_EARLY = "training ends after training.epochs; training.eval_gate ends it on a regression"
 _SAVING = "checkpoints are commits: training.save_steps says how often"
 _EVALUATING = "the validation loss is measured once an epoch, or every training.eval_steps"
 TOKENIZER = "set it in the base's tokenizer"
@@ -172,7 +171,7 @@ TRAINING: dict[str, Rule] = {
     "float32": TOGETHER,
     "tf32": cosmetic(SPEED),
     "fp8*": lost("training in 8-bit floats is not offered"),
-    "early_stopping_patience": lost(_EARLY),
+    "early_stopping_patience": to("training.early_stop_patience", whole),
     "load_best_model_at_end": lost("the adapter is that of the last step; run/ID@STEP is any other"),
     "metric_for_best_model": lost("the adapter is that of the last step; run/ID@STEP is any other"),
     "greater_is_better": lost("the adapter is that of the last step; run/ID@STEP is any other"),

@@ -124,7 +124,7 @@ KEYS: dict[str, Rule] = {
     "ref_model*": lost(_REFERENCE),
     "reward_model*": lost(_PPO, "lora"),
     "ppo_*": lost(_PPO),
-    "early_stopping_steps": lost("training.eval_gate ends a run that regresses"),
+    "early_stopping_steps": to("training.early_stop_patience", whole),
     "disable_shuffling": lost("rows are drawn at random, by training.seed"),
     "use_dft_loss": to("training.trl.loss_type", table({True: "dft", False: "nll"}, "")),
     **dict.fromkeys(

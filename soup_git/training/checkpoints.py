@@ -1,7 +1,7 @@
 """The state folder of a run: complete checkpoints, and what they were made with.
 
     STATE/run.json            what decides the bytes of this run; a resume must agree with it
-    STATE/stopped-by-gate     why training.eval_gate ended it
+    STATE/stopped.json        why training.eval_gate or training.loss_watchdog ended it
     STATE/failed.json         the curve up to the step whose loss was not finite
     STATE/lock                held while a process trains here
     STATE/saving/             a checkpoint being written; never read
@@ -34,7 +34,7 @@ from typing import Any
 from soup_git.errors import ExitCode, FatalError
 
 _NAME = re.compile(r"checkpoint-(\d+)")
-_STOPPED = "stopped-by-gate"
+_STOPPED = "stopped.json"
 _FAILED = "failed.json"
 
 
@@ -98,9 +98,10 @@ def clear(state_dir: Path) -> None:
     (state_dir / _STOPPED).unlink(missing_ok=True)
 
 
-def stop(state_dir: Path, why: str) -> None:
-    """Remember that a gate ended this run, so that starting it again does not pass it by."""
-    (state_dir / _STOPPED).write_text(why)
+def stop(state_dir: Path, error: FatalError, judges: dict[str, Any]) -> None:
+    """Remember that `judges` ended this run, so that starting it again does not pass them by."""
+    kept = {"why": str(error), "hint": error.hint, "judges": judges}
+    (state_dir / _STOPPED).write_text(json.dumps(kept), encoding="utf-8")
 
 
 def note_failure(state_dir: Path, curve: dict[str, Any]) -> None:
@@ -112,19 +113,15 @@ def forget_failure(state_dir: Path) -> None:
     (state_dir / _FAILED).unlink(missing_ok=True)
 
 
-def refuse_stopped(state_dir: Path) -> None:
-    """Raise what ended the run before, if a gate did."""
+def refuse_stopped(state_dir: Path, judges: dict[str, Any]) -> None:
+    """Raise what ended the run before, unless what judged it then was changed."""
     path = state_dir / _STOPPED
-    if path.is_file():
-        raise gate_failed(path.read_text())
-
-
-def gate_failed(why: str) -> FatalError:
-    return FatalError(
-        f"training was stopped by its gate: {why}",
-        hint="git soup train --restart starts anew; training.eval_gate.on_regression: warn goes on",
-        code=ExitCode.CHECK_FAILED,
-    )
+    if not path.is_file():
+        return
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    if kept["judges"] == judges:
+        raise FatalError(kept["why"], hint=kept["hint"], code=ExitCode.CHECK_FAILED)
+    path.unlink()
 
 
 def agree(state_dir: Path, decides: dict[str, Any]) -> None:

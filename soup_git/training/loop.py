@@ -26,8 +26,9 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 from transformers.trainer_callback import TrainerState
 
 from soup_git.errors import ExitCode, FatalError
-from soup_git.training import adapter, checkpoints, optimizers
+from soup_git.training import adapter, checkpoints, endings, optimizers
 from soup_git.training.curve import Curve
+from soup_git.training.endings import Watchdog
 from soup_git.training.lora import relora
 from soup_git.training.schema import SoupConfig
 
@@ -63,7 +64,7 @@ class ExactMixin:
         # of all later steps, and the adapter's digest, would depend on having evaluated.
         with untouched_generators():
             metrics: dict[str, float] = super().evaluate(*args, **kwargs)  # type: ignore[misc]
-        self.soup.curve.evaluated(self.state.global_step, metrics["eval_loss"])  # type: ignore[attr-defined]
+        self.soup.measured(self.state.global_step, metrics["eval_loss"], self.control)  # type: ignore[attr-defined]
         return metrics
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
@@ -148,7 +149,11 @@ class Run:
         self.stop_requested = False
         self.on_epoch: Callable[[int], str] | None = None
         """Judges the adapter after an epoch: why training should stop, or nothing."""
-        self.gate_failed = ""
+        self.watchdog = Watchdog(config.training)
+        self.ended_by: FatalError | None = None
+        """What the gate or the watchdog ended the training with."""
+        self.trigger: Path | None = None
+        """A file that asks for a checkpoint after this step, and goes when it is there."""
 
     def adapter(self) -> tuple[adapter.Tensors, dict[str, Any]]:
         """The adapter for the untouched base as it is now: its tensors, and its settings."""
@@ -184,9 +189,24 @@ class Run:
         self.curve.save(checkpoints.saving(self.state_dir) / f"checkpoint-{step}" / "curve.json")
         return checkpoints.publish(self.state_dir, step)
 
-    def failed(self, step: int) -> None:
-        """Keep the curve of a run that ends here for `git soup why`."""
+    def failed(self, step: int | None) -> None:
+        """Keep the curve of a run that ends here, at `step` if its loss is not finite there, for
+        `git soup why`."""
         checkpoints.note_failure(self.state_dir, asdict(self.curve) | {"failed_at": step})
+
+    def measured(self, step: int, eval_loss: float, control: Any) -> None:
+        """A validation loss: the lowest so far is a checkpoint, and after too many it is over."""
+        training, evals = self.config.training, self.curve.evals
+        self.curve.evaluated(step, eval_loss)
+        if training.early_stop_patience is None:
+            return
+        over = endings.is_over(evals, training)
+        if over or endings.lowest(evals, training.early_stop_threshold) == len(evals) - 1:
+            control.should_save = True
+        control.should_training_stop = control.should_training_stop or over
+
+    def asked_for_a_checkpoint(self) -> bool:
+        return self.trigger is not None and self.trigger.exists()
 
     def announce(self, folder: Path) -> None:
         """Tell `on_checkpoint` of a complete checkpoint, once; again if killed in between."""
@@ -209,7 +229,8 @@ class Run:
             self.curve.restore(resume_from / "curve.json")
             self.announce(resume_from)
             state = TrainerState.load_from_json(str(resume_from / "trainer_state.json"))
-            if state.global_step >= state.max_steps:
+            over = endings.is_over(self.curve.evals, self.config.training)
+            if over or state.global_step >= state.max_steps:
                 # transformers would train one step more before it looks.
                 self.read_factors(resume_from)
                 self.trainer.state = state
@@ -217,9 +238,9 @@ class Run:
         with self._stop_on_signal(), contextlib.closing(line):
             self.trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
         step = int(self.trainer.state.global_step)
-        if self.gate_failed:
-            checkpoints.stop(self.state_dir, self.gate_failed)
-            raise checkpoints.gate_failed(self.gate_failed)
+        if self.ended_by is not None:
+            checkpoints.stop(self.state_dir, self.ended_by, endings.judges(self.config.training))
+            raise self.ended_by
         if self.stop_requested and step < self.trainer.state.max_steps:
             raise FatalError(
                 f"interrupted at step {step} of {self.trainer.state.max_steps}; "
@@ -267,11 +288,26 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
         run = self._run
-        run.curve.step(state.global_step, run.step_loss, self._learning_rate, run.grad_norm)
-        run.step_loss = 0.0
+        loss, run.step_loss = run.step_loss, 0.0
+        run.curve.step(state.global_step, loss, self._learning_rate, run.grad_norm)
+        if why := run.watchdog.barks(state.global_step, loss):
+            run.failed(None)
+            run.ended_by = FatalError(
+                f"training was stopped by its watchdog: {why}",
+                hint="git soup why says more; a higher training.loss_watchdog_threshold goes on "
+                "from the last checkpoint",
+                code=ExitCode.CHECK_FAILED,
+            )
+            control.should_training_stop = True
         if run.stop_requested:
             control.should_save = control.should_training_stop = True
+        if run.asked_for_a_checkpoint():
+            control.should_save = True
         self._line.draw(state, run.curve)
+
+    def on_save(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
+        if self._run.trigger is not None:
+            self._run.trigger.unlink(missing_ok=True)
 
     def on_epoch_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
         run = self._run
@@ -280,8 +316,14 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         self._line.close()
         # Whatever is scored and drawn in there, the next step's dropout stays the same.
         with untouched_generators():
-            run.gate_failed = run.on_epoch(round(state.epoch))
-        if run.gate_failed:
+            why = run.on_epoch(round(state.epoch))
+        if why:
+            run.ended_by = FatalError(
+                f"training was stopped by its gate: {why}",
+                hint="git soup train --restart starts anew; "
+                "training.eval_gate.on_regression: warn goes on",
+                code=ExitCode.CHECK_FAILED,
+            )
             control.should_save = control.should_training_stop = True
 
 

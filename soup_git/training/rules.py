@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
+from soup_git.core.diagnosis import POLICY_TASKS
 from soup_git.core.yamllines import Where
 from soup_git.training.lora import exclusions
 from soup_git.training.schema import LoraBlock, SoupConfig, TrainingBlock
@@ -21,6 +22,7 @@ def together(config: SoupConfig, given: set[Where]) -> Iterator[Problem]:
         yield ("data", "val_split"), "excludes data.validation: give one of them"
     yield from _outside(config)
     yield from _training(config.training)
+    yield from _endings(config, given)
     yield from _targets(config.training.lora, given)
     yield from exclusions.check(config, given)
 
@@ -72,6 +74,27 @@ def _training(training: TrainingBlock) -> Iterator[Problem]:
             yield ("training", "device"), "reproducible: portable is for the CPU"
     if training.precision == "fp16" and training.device == "cpu":
         yield ("training", "precision"), "fp16 does not train on a CPU; fp32 or bf16 do"
+
+
+def _endings(config: SoupConfig, given: set[Where]) -> Iterator[Problem]:
+    """What ends a training before its last step."""
+    training = config.training
+    for key in ("loss_watchdog_threshold", "loss_watchdog_patience"):
+        if ("training", key) in given and not training.loss_watchdog:
+            yield ("training", key), "needs loss_watchdog: true"
+    if training.loss_watchdog and config.task in POLICY_TASKS:
+        yield (
+            ("training", "loss_watchdog"),
+            f"the loss of {config.task} says nothing about its health: it need not fall",
+        )
+    if training.early_stop_patience is None:
+        if ("training", "early_stop_threshold") in given:
+            yield ("training", "early_stop_threshold"), "needs early_stop_patience"
+    elif config.data.validation is None and not config.data.val_split:
+        yield (
+            ("training", "early_stop_patience"),
+            "needs a validation loss: data.val_split above 0, or data.validation",
+        )
 
 
 def _targets(lora: LoraBlock, given: set[Where]) -> Iterator[Problem]:

@@ -231,6 +231,17 @@ class TrainingBlock(
     """One point of the loss curve per so many steps."""
     resume: bool = True
     """Go on from the last checkpoint of an interrupted run."""
+    loss_watchdog: bool = False
+    """End a training whose loss stays above loss_watchdog_threshold; it fails."""
+    loss_watchdog_threshold: Annotated[float, Field(gt=0)] = 3.0
+    """For loss_watchdog: the highest loss of a healthy step."""
+    loss_watchdog_patience: Annotated[int, Field(ge=1)] = 5
+    """For loss_watchdog: so many steps in a row may be above it."""
+    early_stop_patience: Annotated[int, Field(ge=1)] | None = None
+    """End a training after so many measurements without a lower validation loss. The lowest is
+    a checkpoint, whatever save_steps says."""
+    early_stop_threshold: Annotated[float, Field(ge=0)] = 0.0
+    """For early_stop_patience: what falls by no more than this is not lower."""
     eval_gate: EvalGateBlock | None = None
     """Score the adapter while it trains. What comes out has the same bytes with and without."""
     lora: LoraBlock = LoraBlock()

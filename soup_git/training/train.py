@@ -19,6 +19,7 @@ from soup_git.data.rows import BadRowError, DataRow, Problems
 from soup_git.training import (
     adapter,
     checkpoints,
+    endings,
     machine,
     model,
     optimizers,
@@ -35,6 +36,7 @@ from soup_git.training.schema import SoupConfig
 from soup_git.training.tasks import Task, load
 
 OnCheckpoint = Callable[[int, Path, float, float], None]
+TRIGGER = ".checkpoint_now"
 
 
 class EpochGate(Protocol):
@@ -71,6 +73,8 @@ class TrainReport:
     train_loss: float
     final_loss: float
     eval_loss: float | None
+    lowest_eval_step: int | None
+    """With training.early_stop_patience: the step whose validation loss nothing later beat."""
     run: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -79,6 +83,7 @@ class TrainReport:
         keys = (
             *("steps", "rows", "validation_rows", "truncated_rows", "dropped_rows", "tokens"),
             *("loss_tokens", "trainable_parameters", "train_loss", "final_loss", "eval_loss"),
+            "lowest_eval_step",
         )
         return {key: getattr(self, key) for key in keys if getattr(self, key) is not None}
 
@@ -103,7 +108,8 @@ def train(
     or `training.resume` is false. `on_checkpoint(step, folder, loss, learning_rate)` is
     called for each complete checkpoint; it should tolerate hearing of one twice. `gate` judges
     the adapter after an epoch; what it computes never moves a byte of the result. `watch` is
-    given the `loop.Run` before its first step.
+    given the `loop.Run` before its first step. A file `.checkpoint_now` in `output` asks for a
+    checkpoint after the step.
 
     Raises FatalError for everything a user can cause, with code 130 after Ctrl-C.
     """
@@ -120,14 +126,7 @@ def train(
         template = templates.resolve(config, workspace_root, model.own_template(tokenizer))
     reading = Reading(tokenizer, template, config, workspace_root)
     train_set, eval_set = (prepare(rows, task, reading) for rows in (train_rows, held_out))
-    if not train_set.examples:
-        raise config.refuse(
-            "data.max_length",
-            f"nothing to learn is left of any row after {config.data.max_length} tokens: the "
-            "prompts alone are longer",
-            hint="git soup data show --tokens shows a row; a larger data.max_length",
-        )
-
+    _check_left(train_set, eval_set, config)
     if gate is not None:
         gate.prepare()
     stored_as = quantized.check(base, config)
@@ -144,8 +143,7 @@ def train(
         facts |= {f"sha256 of {name}": h for name, h in inputs.items()}
         checkpoints.agree(state_dir, _deciding(config, facts, train_rows, held_out))
         done = checkpoints.complete(state_dir)
-        if gate is not None:
-            checkpoints.refuse_stopped(state_dir)
+        checkpoints.refuse_stopped(state_dir, endings.judges(config.training))
 
         import transformers
 
@@ -165,6 +163,8 @@ def train(
         if gate is not None:
             run.on_epoch = lambda epoch: gate.judge(epoch, peft_model, tokenizer, template)
         fit.soup = run
+        run.trigger = output / TRIGGER
+        run.trigger.unlink(missing_ok=True)
         header = _header(config, peft_model, train_set, eval_set)
         _say(header)
         for note in _notes(dataset, template, train_set, eval_set, done, config):
@@ -176,6 +176,7 @@ def train(
         if eval_set.examples and not (run.curve.evals and run.curve.evals[-1]["step"] == steps):
             fit.evaluate()
         run.curve.end(steps)
+        lowest = _lowest_eval(run, steps)
 
         final = adapter.factors(peft_model)
         adapter.check_alive(final, run.initial, adapter.modules(peft_model), config.training.lora)
@@ -203,10 +204,28 @@ def train(
         train_loss=rounded(run.curve.total / max(steps, 1)),
         final_loss=rounded(run.curve.latest),
         eval_loss=rounded(run.curve.evals[-1]["eval_loss"]) if run.curve.evals else None,
+        lowest_eval_step=lowest,
         run=facts | {"attention": base_model.config._attn_implementation},
     )
     _write_results(report, run.curve, results or workspace_root)
     return report
+
+
+def _check_left(train_set: Prepared, eval_set: Prepared, config: SoupConfig) -> None:
+    """Refuse when too few rows are left of what was read."""
+    if not train_set.examples:
+        raise config.refuse(
+            "data.max_length",
+            f"nothing to learn is left of any row after {config.data.max_length} tokens: the "
+            "prompts alone are longer",
+            hint="git soup data show --tokens shows a row; a larger data.max_length",
+        )
+    if config.training.early_stop_patience is not None and not eval_set.examples:
+        raise config.refuse(
+            "training.early_stop_patience",
+            "needs a validation loss, and no row is held out to measure it on",
+            hint="a larger data.val_split, or data.validation",
+        )
 
 
 def _rows(
@@ -258,6 +277,9 @@ def _deciding(
 ) -> dict[str, Any]:
     """Everything that decides the bytes of the run, flat, for comparison on resume."""
     free = {"eval_gate", "resume", "save_steps", "save_total_limit", "logging_steps", "eval_steps"}
+    free |= {"loss_watchdog", "loss_watchdog_threshold", "loss_watchdog_patience"}
+    if config.training.early_stop_patience is not None:
+        free.remove("eval_steps")
     training = config.training.model_dump(exclude={*free, "lora"})
     return (
         {f"training.{k}": v for k, v in training.items()}
@@ -338,6 +360,22 @@ def _notes(
     if done:
         notes.append(f"going on from step {checkpoints.step_of(done[-1])}")
     return notes
+
+
+def _lowest_eval(run: Any, step: int) -> int | None:
+    """With early stopping, the step of the lowest validation loss; says so if it stopped."""
+    training, evals = run.config.training, run.curve.evals
+    best = endings.lowest(evals, training.early_stop_threshold)
+    if training.early_stop_patience is None or best is None:
+        return None
+    at = int(evals[best]["step"])
+    if endings.is_over(evals, training):
+        _say(
+            f"stopped early, at step {step} of {run.trainer.state.max_steps}: the validation loss "
+            f"was lowest at step {at} ({evals[best]['eval_loss']:.4f}), which is run/ID@{at}; the "
+            f"output is step {step}"
+        )
+    return at
 
 
 def _say(text: str) -> None:
