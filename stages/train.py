@@ -3,6 +3,9 @@
 `python -m soup_git.stages.train FOLDER/soup.yaml` trains what another config of the workspace
 says: one of several trainings of a pipeline. Its metrics and plots lie beside its config, and
 its run is pinned to that config; soup.lock pins soup.yaml, whose adapter is the pipeline's.
+
+With `training.launcher` this process starts others of itself and waits for them: the first of
+those writes and records, the rest only compute.
 """
 
 from __future__ import annotations
@@ -25,8 +28,11 @@ def main() -> int:
     from soup_git.storage.insideexperiment import home_of, keep_in_experiment
     from soup_git.storage.runs import RunRecorder, manifest_of
     from soup_git.storage.snapshot import inside_folder
+    from soup_git.storage.workers import is_worker
     from soup_git.storage.workspace import Workspace
+    from soup_git.training import launching, processes
     from soup_git.training.config import load_config
+    from soup_git.training.machine import prepare_process
     from soup_git.training.train import train
 
     workspace = Workspace.open()
@@ -34,10 +40,22 @@ def main() -> int:
     config_path = _named(sys.argv[1:], CONFIG_FILE)
     config_file = target_inside(root, config_path)
     config = load_config(config_file)
+    if not is_worker():
+        prepare_process(config)
+        count = launching.count_of(config)
+        if count > 1:
+            words = [sys.executable, "-P", "-m", "soup_git.stages.train", config_path]
+            return launching.launch(config, words, root, count)
     adapter = str(PurePosixPath(config.output))
     output = target_inside(root, adapter)
     home = home_of(workspace)
     state_dir = home.training_state(adapter)
+    if not processes.here().is_main:
+        train(
+            config, workspace_root=root, output=output, state_dir=state_dir,
+            gate=gate_of(workspace, config),
+        )  # fmt: skip
+        return 0
 
     # What the run is pinned to is known before it starts, and travels with each checkpoint.
     lock = replace(compute(workspace, Overrides(), None, config=config_path), adapters={})
@@ -52,6 +70,7 @@ def main() -> int:
         results=config_file.parent,
         on_checkpoint=recorder.record,
         gate=gate_of(workspace, config),
+        pinned={"base_model_sha": lock.base_model_sha},
     )
 
     manifest = manifest_of(home.workspace, output, adapter, keep=True)
@@ -78,4 +97,6 @@ def _named(arguments: list[str], default: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(run_to_exit_code(main))
+    from soup_git.storage.workers import is_worker, run_as_worker
+
+    sys.exit(run_as_worker(main) if is_worker() else run_to_exit_code(main))

@@ -138,9 +138,27 @@ def factors(peft_model: Any) -> Tensors:
     """The trained tensors by their names in an adapter's file, on the CPU, not shared."""
     from peft import get_peft_model_state_dict
 
-    # "auto" would ask the hub whether the vocabulary was resized; we never resize it.
-    state = get_peft_model_state_dict(peft_model, save_embedding_layers=False)
-    return {name: t.detach().to("cpu", copy=True).contiguous() for name, t in state.items()}
+    with _together(peft_model):
+        # "auto" would ask the hub whether the vocabulary was resized; we never resize it.
+        state = get_peft_model_state_dict(peft_model, save_embedding_layers=False)
+        return {name: _whole_tensor(t) for name, t in state.items()}
+
+
+def _whole_tensor(tensor: Any) -> Any:
+    # FSDP2's tensors are split among processes, all of which have to ask.
+    whole = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return whole.detach().to("cpu", copy=True).contiguous()
+
+
+def _together(peft_model: Any) -> contextlib.AbstractContextManager[Any]:
+    """ZeRO-3 leaves each process a part of a parameter: inside, what trains is whole."""
+    split = [p for p in peft_model.parameters() if p.requires_grad and hasattr(p, "ds_id")]
+    if not split:
+        return contextlib.nullcontext()
+    from deepspeed import zero
+
+    gathered: contextlib.AbstractContextManager[Any] = zero.GatheredParameters(split)
+    return gathered
 
 
 def load_factors(peft_model: Any, tensors: Tensors) -> None:

@@ -26,18 +26,21 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 from transformers.trainer_callback import TrainerState
 
 from soup_git.errors import ExitCode, FatalError
-from soup_git.training import adapter, checkpoints, endings, optimizers
+from soup_git.training import adapter, checkpoints, endings, launching, optimizers
 from soup_git.training.curve import Curve
 from soup_git.training.endings import Watchdog
 from soup_git.training.lora import relora
+from soup_git.training.prepared import Prepared
+from soup_git.training.processes import ALONE, Processes
 from soup_git.training.schema import SoupConfig
 
 OnCheckpoint = Callable[[int, Path, float, float], None]
+TRIGGER = ".checkpoint_now"
 _FACTORS = "factors.safetensors"
 
 
 class ExactMixin:
-    """Goes in front of a trainer class; `soup` is set right after construction."""
+    """Goes in front of a trainer class; `Run` sets `soup`."""
 
     soup: Run
 
@@ -96,32 +99,37 @@ class ExactMixin:
             ) from error
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        step = self.state.global_step  # type: ignore[attr-defined]
+        step, run = self.state.global_step, self.soup  # type: ignore[attr-defined]
         try:
             # TRL's own would add a model card, with a date in it.
             Trainer._save_checkpoint(self, model, trial)
-            folder = self.soup.publish(step)
+            run.processes.wait()
+            folder = run.publish(step) if run.processes.is_main else None
         except (OSError, RuntimeError, SafetensorError) as error:
             # A full disk is an OSError in Python, a RuntimeError in torch's zip writer.
-            shutil.rmtree(checkpoints.saving(self.soup.state_dir), ignore_errors=True)
-            done = checkpoints.complete(self.soup.state_dir)
+            shutil.rmtree(checkpoints.saving(run.state_dir), ignore_errors=True)
+            done = checkpoints.complete(run.state_dir)
             last = f"the one of step {checkpoints.step_of(done[-1])} is" if done else "none is"
             why = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise FatalError(
                 f"the checkpoint of step {step} could not be written: {why}; {last} complete",
                 hint="df -h . shows free space; then the same command goes on from there",
             ) from error
-        self.soup.announce(folder)
-        checkpoints.keep(self.soup.state_dir, self.soup.config.training.save_total_limit)
+        if folder is not None:
+            run.announce(folder)
+            checkpoints.keep(run.state_dir, run.config.training.save_total_limit)
+        run.processes.wait()
 
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        # Not transformers': it adds a pickle of the arguments and a copy of the tokenizer.
-        del state_dict
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        # Not transformers': it gathers the base as well where it is split, and adds a pickle of
+        # the arguments and a copy of the tokenizer.
+        del _internal_call
         self.soup.write_adapter(Path(output_dir or self.args.output_dir))  # type: ignore[attr-defined]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        del model
-        self.soup.read_factors(Path(resume_from_checkpoint))
+        # With a model it is one that is split already: its factors were read before.
+        if model is None:
+            self.soup.read_factors(Path(resume_from_checkpoint))
 
 
 class Run:
@@ -134,14 +142,16 @@ class Run:
         peft_model: Any,
         *,
         state_dir: Path,
-        on_checkpoint: OnCheckpoint | None,
+        processes: Processes = ALONE,
     ) -> None:
         self.config = config
+        self.processes = processes
         self.trainer = trainer
         self.model = peft_model
         self.state_dir = state_dir
-        self.on_checkpoint = on_checkpoint
-        self.initial = adapter.factors(peft_model)
+        self.on_checkpoint: OnCheckpoint | None = None
+        self.targets = adapter.modules(peft_model)
+        self.initial = self.factors = adapter.factors(peft_model)
         self.relora = relora.of(config, peft_model)
         self.curve = Curve(config.training.logging_steps)
         self.step_loss = 0.0
@@ -154,10 +164,11 @@ class Run:
         """What the gate or the watchdog ended the training with."""
         self.trigger: Path | None = None
         """A file that asks for a checkpoint after this step, and goes when it is there."""
+        trainer.soup = self
 
     def adapter(self) -> tuple[adapter.Tensors, dict[str, Any]]:
         """The adapter for the untouched base as it is now: its tensors, and its settings."""
-        tensors = adapter.factors(self.model)
+        self.factors = tensors = adapter.factors(self.model)
         values = adapter.settings(self.model, self.config)
         lora = self.config.training.lora
         if lora.mutates_base:
@@ -173,11 +184,15 @@ class Run:
         return restarts or self.config.training.lora.mutates_base
 
     def write_adapter(self, folder: Path) -> None:
-        """The adapter as it is now, and where that is not enough, what resuming needs."""
-        adapter.save(*self.adapter(), folder)
+        """The adapter as it is now, and where that is not enough, what resuming needs. Every
+        process takes part, and the main one writes."""
+        made = self.adapter()
+        if not self.processes.is_main:
+            return
+        adapter.save(*made, folder)
         if self._converts:
             kept = self.relora.state() if isinstance(self.relora, relora.Restarts) else {}
-            save_file(adapter.factors(self.model) | kept, folder / _FACTORS)
+            save_file(self.factors | kept, folder / _FACTORS)
 
     def read_factors(self, folder: Path) -> None:
         tensors = load_file(folder / (_FACTORS if self._converts else adapter.WEIGHTS))
@@ -205,8 +220,21 @@ class Run:
             control.should_save = True
         control.should_training_stop = control.should_training_stop or over
 
+    def measure_the_end(self, step: int, eval_set: Prepared) -> None:
+        """Close the curve, with the validation loss of the last step."""
+        evals = self.curve.evals
+        if eval_set.examples and not (evals and evals[-1]["step"] == step):
+            self.trainer.evaluate()
+        self.curve.end(step)
+
+    def asks_in(self, folder: Path) -> None:
+        """Look for `TRIGGER` in `folder`, from now on."""
+        self.trigger = folder / TRIGGER
+        if self.processes.is_main:
+            self.trigger.unlink(missing_ok=True)
+
     def asked_for_a_checkpoint(self) -> bool:
-        return self.trigger is not None and self.trigger.exists()
+        return self.processes.is_main and self.trigger is not None and self.trigger.exists()
 
     def announce(self, folder: Path) -> None:
         """Tell `on_checkpoint` of a complete checkpoint, once; again if killed in between."""
@@ -235,6 +263,9 @@ class Run:
                 self.read_factors(resume_from)
                 self.trainer.state = state
                 return int(state.global_step)
+            if launching.splits(self.config):
+                launching.read_own_checkpoints(self.config)
+                self.read_factors(resume_from)
         with self._stop_on_signal(), contextlib.closing(line):
             self.trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
         step = int(self.trainer.state.global_step)
@@ -259,7 +290,8 @@ class Run:
 
         def stop(number: int, _frame: Any) -> None:
             self.stop_requested = True
-            sys.stderr.write("\nstopping after this step, with a checkpoint; again to kill\n")
+            if self.processes.is_main:
+                sys.stderr.write("\nstopping after this step, with a checkpoint; again to kill\n")
             signal.signal(number, previous[number])
 
         numbers = (signal.SIGINT, signal.SIGTERM)
@@ -286,9 +318,13 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         # Before the scheduler moves on: the rate this step was made with. torchao's is a tensor.
         self._learning_rate = float(kwargs["optimizer"].param_groups[0]["lr"])
 
-    def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         run = self._run
-        loss, run.step_loss = run.step_loss, 0.0
+        told = (run.step_loss, run.stop_requested, run.asked_for_a_checkpoint())
+        # One process's Ctrl-C is everybody's: they have to stop after the same step.
+        loss, stop, save = run.processes.mean(told, args.device)
+        run.step_loss = 0.0
+        run.stop_requested |= stop > 0  # a signal may have come while this was asked
         run.curve.step(state.global_step, loss, self._learning_rate, run.grad_norm)
         if why := run.watchdog.barks(state.global_step, loss):
             run.failed(None)
@@ -301,23 +337,23 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
             control.should_training_stop = True
         if run.stop_requested:
             control.should_save = control.should_training_stop = True
-        if run.asked_for_a_checkpoint():
+        if save:
             control.should_save = True
         self._line.draw(state, run.curve)
 
     def on_save(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
-        if self._run.trigger is not None:
+        if self._run.processes.is_main and self._run.trigger is not None:
             self._run.trigger.unlink(missing_ok=True)
 
-    def on_epoch_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         run = self._run
         if run.on_epoch is None or run.stop_requested:
             return
         self._line.close()
         # Whatever is scored and drawn in there, the next step's dropout stays the same.
         with untouched_generators():
-            why = run.on_epoch(round(state.epoch))
-        if why:
+            found = run.on_epoch(round(state.epoch)) if run.processes.is_main else ""
+        if why := run.processes.told(found, args.device):
             run.ended_by = FatalError(
                 f"training was stopped by its gate: {why}",
                 hint="git soup train --restart starts anew; "

@@ -19,6 +19,8 @@ _QUIET = {
     "TOKENIZERS_PARALLELISM": "false",
     "WANDB_DISABLED": "true",
     "TRL_EXPERIMENTAL_SILENCE": "1",
+    # A checkpoint's tensors are never read as a pickle, whatever a library asks torch for.
+    "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1",
 }
 # MKL and ATen then take the same code path on every x86 CPU.
 _PORTABLE = {"MKL_CBWR": "COMPATIBLE", "ATEN_CPU_CAPABILITY": "default"}
@@ -35,6 +37,19 @@ class Machine:
     threads: int
     capability: str
     name: str
+    processes: int = 1
+
+
+def cores() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def threads(config: SoupConfig, processes: int) -> int:
+    """CPU threads of each process that trains."""
+    if config.training.reproducible == "portable":
+        return 1
+    return config.training.threads or max(cores() // processes, 1)
 
 
 def quiet_bitsandbytes() -> None:
@@ -59,7 +74,7 @@ def prepare_process(config: SoupConfig) -> None:
     os.environ.update(wanted)
 
 
-def resolve(config: SoupConfig) -> Machine:
+def resolve(config: SoupConfig, processes: int = 1) -> Machine:
     """Choose device and precision, fix the threads; refuse what this machine cannot do."""
     import torch
 
@@ -83,16 +98,16 @@ def resolve(config: SoupConfig) -> Machine:
             if training.trl.get(option):
                 raise config.refuse(f"training.trl.{option}", "needs a GPU")
 
-    portable = training.reproducible == "portable"
-    threads = 1 if portable else training.threads or len(os.sched_getaffinity(0))
-    torch.set_num_threads(threads)
+    count = threads(config, processes)
+    torch.set_num_threads(count)
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False
     torch.backends.cudnn.benchmark = False
     return Machine(
         device=device,
         dtype={"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}[precision],
-        threads=threads,
+        threads=count,
         capability=torch.backends.cpu.get_cpu_capability(),
         name=torch.cuda.get_device_name() if device == "cuda" else platform.machine(),
+        processes=processes,
     )

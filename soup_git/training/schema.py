@@ -215,6 +215,24 @@ class TrainingBlock(
     """4bit, 8bit: load the base so (bitsandbytes). A format's name: the base must be in it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train."""
+    launcher: Literal["none", "accelerate"] = "none"
+    """accelerate: several processes of this machine train one adapter, each with its share of
+    the rows (docs/howto/many-gpus.md)."""
+    num_processes: Annotated[int, Field(ge=1, le=64)] | None = None
+    """With a launcher: how many processes; default: as many as there are GPUs. batch_size is
+    that of each."""
+    fsdp: Literal["full_shard", "shard_grad", "full_offload"] | None = None
+    """With a launcher: split the model among the GPUs (FSDP2); shard_grad keeps the weights
+    together between forward and backward, full_offload keeps them in the machine's memory."""
+    fsdp_layers: Names | None = None
+    """Class names of the layers that fsdp splits; default: those that the base names."""
+    fsdp_min_num_params: Annotated[int, Field(ge=1)] | None = None
+    """For fsdp, instead of layers: split whatever has at least so many parameters."""
+    deepspeed: Literal["zero1", "zero2", "zero2_offload", "zero3", "zero3_offload"] | None = None
+    """With a launcher: split the optimizer's state (zero1), the gradients too (zero2), and the
+    model (zero3) among the processes; _offload keeps it in the machine's memory."""
+    deepspeed_zero: dict[str, Any] = {}
+    """Any other option of DeepSpeed's zero_optimization, by its own name."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
     """Decides init, order and dropout."""
     reproducible: Literal["exact", "portable"] = "exact"

@@ -6,28 +6,23 @@ import math
 from pathlib import Path
 from typing import Any
 
-from soup_git.training import checkpoints, upstream
+from soup_git.training import checkpoints, launching, upstream
 from soup_git.training.machine import Machine
-from soup_git.training.prepared import Prepared, Reading
+from soup_git.training.material import Material
+from soup_git.training.prepared import Prepared
 from soup_git.training.schema import SoupConfig
 from soup_git.training.tasks import Task, load
 
 
-def build(
-    task: Task,
-    here: Machine,
-    peft_model: Any,
-    reading: Reading,
-    train_set: Prepared,
-    eval_set: Prepared,
-    state_dir: Path,
-) -> Any:
+def build(material: Material, here: Machine, peft_model: Any, state_dir: Path) -> Any:
     """Raises FatalError with what upstream says where it refuses the options."""
     from datasets import Dataset as Table
 
     from soup_git.training.loop import with_exactness
 
-    config, training = reading.config, reading.config.training
+    task, reading = material.task, material.reading
+    train_set, eval_set = material.train_set, material.eval_set
+    config, training = material.config, material.config.training
     columns = load(task.columns)
 
     def table(prepared: Prepared) -> Any:
@@ -35,6 +30,7 @@ def build(
         return Table.from_dict(columns(examples, reading)) if examples else None
 
     options = _everyones(config, here, state_dir) | _tasks(config, task)
+    options |= launching.trainer_options(config)
     options["eval_strategy"] = "steps" if eval_set.examples else "no"
     options |= {k: v for k, v in training.trl.items() if k != "model_init_kwargs"}
     everything = [*train_set.examples, *eval_set.examples]
