@@ -92,8 +92,8 @@ def _start(
 def _wait(team: Sequence[_Worker], sent: set[int]) -> None:
     """Until all have ended; when one failed, the others have `_GRACE` seconds."""
     deadline = None
-    while any(worker.process.poll() is None for worker in team):
-        if deadline is None and any(worker.process.returncode for worker in team):
+    while None in (codes := [worker.process.poll() for worker in team]):
+        if deadline is None and any(codes):
             deadline = time.monotonic() + _GRACE
         if deadline is not None and time.monotonic() > deadline:
             sent.add(signal.SIGKILL)
