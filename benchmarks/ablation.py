@@ -65,7 +65,7 @@ def reuse(folder: Path, layers: int, width: int, rows: int) -> None:
 
 def search(folder: Path, seeds: int) -> bool:
     """Plant, bisect by the metric, blame; whether all of them were found."""
-    from soup_git.commands import bisect
+    from soup_git.commands import bisect, bisectblame
     from soup_git.storage.workspace import Workspace
 
     subprocess.run(["git", "init", "-q", folder], check=True)
@@ -81,7 +81,7 @@ def search(folder: Path, seeds: int) -> bool:
         )
         workspace = Workspace.open()
         report = bisect.bisect(workspace, request)
-        report = bisect.then_blame(workspace, request, report, None)
+        report = bisectblame.then_blame(workspace, request, report, None)
         found = str(report.first_broken)
         step_is_right = found.endswith(case.broken.name)
         module = report.blame.modules[0].name if report.blame else None

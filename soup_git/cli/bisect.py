@@ -133,6 +133,7 @@ def bisect(
 ) -> int:
     """Find the first checkpoint that fails, also when the eval is noisy."""
     from soup_git.commands import bisect as verb
+    from soup_git.commands import bisectblame, bisectlog
     from soup_git.render.report import say
 
     if not specs:
@@ -144,7 +145,7 @@ def bisect(
             _log_or_reset(workspace, specs[0], output)
             return 0
         request = None
-        report = verb.replay(workspace, Path(specs[1]))
+        report = bisectlog.replay(workspace, Path(specs[1]))
     else:
         _check_probe(command, metric, drop, suite, timeout)
         _check_blame(then_blame, dataset, metric)
@@ -154,27 +155,27 @@ def bisect(
         )  # fmt: skip
         workspace = open_workspace()
         if then_blame:
-            verb.blame_rows(workspace, request, dataset)
+            bisectblame.blame_rows(workspace, request, dataset)
         if plan_only:
             show_report(verb.plan(workspace, request), form, as_json, output)
             return 0
         report = verb.bisect(workspace, request)
         if then_blame:
-            report = verb.then_blame(workspace, request, report, dataset)
+            report = bisectblame.then_blame(workspace, request, report, dataset)
     show_report(report, form, as_json, output)
-    for hint in verb.hints(workspace, report, adapter, request):
+    for hint in bisectblame.hints(workspace, report, adapter, request):
         say(f"hint: {hint}")
     return report.exit_code
 
 
 def _log_or_reset(workspace: Workspace, word: str, output: Path | None) -> None:
-    from soup_git.commands import bisect as verb
+    from soup_git.commands import bisectlog
     from soup_git.render.report import say, write_text
 
     if word == "log":
-        write_text(verb.log_text(workspace), output)
+        write_text(bisectlog.log_text(workspace), output)
     else:
-        say("forgotten" if verb.reset(workspace) else "no bisection was under way")
+        say("forgotten" if bisectlog.reset(workspace) else "no bisection was under way")
 
 
 def _check_probe(
@@ -218,8 +219,8 @@ def bisect_step(
     command: CommandOption = None, adapter: AdapterOption = None, timeout: TimeoutOption = None
 ) -> int:
     """Judge the revision that git bisect is at: git bisect run git soup bisect-step ..."""
-    from soup_git.commands import bisect as verb
+    from soup_git.commands.bisectstep import step
 
     if command is None:
         raise typer.BadParameter("--eval-command is needed: what judges the adapter")
-    return verb.step(open_workspace(), command, adapter, timeout)
+    return step(open_workspace(), command, adapter, timeout)

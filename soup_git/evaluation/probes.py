@@ -12,7 +12,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -195,3 +195,25 @@ def _lines(data: bytes) -> Sequence[str]:
     """Lines as they end up on a terminal: of a progress bar, what it printed last."""
     text = data.decode("utf-8", "replace").removesuffix("\n")
     return [printable(line.rstrip("\r").rpartition("\r")[2]) for line in text.split("\n") if line]
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end us as Ctrl-C does: probes run in sessions of their own.
+
+    Without this a probe would outlive the bisection that wanted it.
+    """
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {name: signal.getsignal(name) for name in (signal.SIGTERM, signal.SIGHUP)}
+    # nohup, and whoever else had a signal ignored, meant it.
+    heeded = [name for name, handler in before.items() if handler is not signal.SIG_IGN]
+    for name in heeded:
+        signal.signal(name, interrupt)
+    try:
+        yield
+    finally:
+        for name in heeded:
+            signal.signal(name, before[name])

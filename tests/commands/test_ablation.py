@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from soup_git.commands import ablation, bisect
+from soup_git.commands import ablation, bisect, bisectblame
 from soup_git.commands.bisectmetric import forget
 from soup_git.evaluation import ablationshards
 from soup_git.evaluation.ablation import RowGroup
@@ -58,7 +58,7 @@ def test_a_planted_regression_is_found_and_its_module_blamed(
     assert str(report.first_broken).endswith(case.broken.name)
     assert str(report.last_good).endswith(case.last_good.name)
     assert report.probes <= 5
-    found = bisect.then_blame(workspace, request, report, None).blame
+    found = bisectblame.then_blame(workspace, request, report, None).blame
     assert found is not None
     assert found.modules[0].name == case.module
     assert (found.modules[0].effect or 0.0) < -0.02, "putting it back lowers the loss"
@@ -82,7 +82,7 @@ def test_a_second_search_loads_no_model(
     assert [(s.checkpoint, s.ok) for s in again.steps] == [
         (s.checkpoint, s.ok) for s in first.steps
     ]
-    offered = bisect.hints(workspace, again, None, request)[-1]
+    offered = bisectblame.hints(workspace, again, None, request)[-1]
     assert offered.startswith("git soup blame ")
     assert "--dataset rows.jsonl" in offered
 
