@@ -30,7 +30,8 @@ from tests.training import tiny_model as tiny  # noqa: E402
 
 def reuse(folder: Path, layers: int, width: int, rows: int) -> None:
     """CPU seconds of the exact pass, both ways; best of two."""
-    from soup_git.evaluation.ablation import MODULE, Ablation, parts_of
+    from soup_git.evaluation.ablation import Ablation
+    from soup_git.evaluation.ablationparts import MODULE, parts_of
     from soup_git.evaluation.lossrows import as_data, load_rows
     from soup_git.evaluation.removal import adapted
     from soup_git.evaluation.runner import BaseChoice, Runner

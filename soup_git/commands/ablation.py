@@ -20,7 +20,9 @@ from soup_git.storage.workspace import Workspace
 
 if TYPE_CHECKING:
     from soup_git.data.rows import DataRow
-    from soup_git.evaluation.ablation import Ablation, Outcome, Part, PartEffect, Total
+    from soup_git.evaluation.ablation import Ablation
+    from soup_git.evaluation.ablationeffects import Outcome, PartEffect, Total
+    from soup_git.evaluation.ablationparts import Part
     from soup_git.evaluation.ablationplan import Plan
     from soup_git.evaluation.ablationshards import Shards
     from soup_git.evaluation.executors import Pool
@@ -360,7 +362,7 @@ def _loaded(
 
 
 def _parts(modules: Sequence[str], request: AblationRequest) -> list[Part]:
-    from soup_git.evaluation.ablation import parts_of
+    from soup_git.evaluation.ablationparts import parts_of
 
     return parts_of(modules, request.per, request.layers)
 

@@ -18,7 +18,9 @@ from typing import Self
 
 from soup_git.core.digests import sha256_hex
 from soup_git.core.text import canonical_json
-from soup_git.evaluation.ablation import Ablation, GroupLosses, Part, RowGroup
+from soup_git.evaluation.ablation import Ablation
+from soup_git.evaluation.ablationparts import Part
+from soup_git.evaluation.ablationrows import GroupLosses, RowGroup
 from soup_git.evaluation.candidate import Candidate, of_adapter
 from soup_git.evaluation.executors import Flag, Pool
 from soup_git.evaluation.removal import on_model

@@ -14,8 +14,8 @@ import pytest
 from soup_git.commands import ablation, bisect, bisectblame
 from soup_git.commands.bisectmetric import forget
 from soup_git.evaluation import ablationshards
-from soup_git.evaluation.ablation import RowGroup
 from soup_git.evaluation.ablationplan import Plan
+from soup_git.evaluation.ablationrows import RowGroup
 from soup_git.evaluation.executors import Flag
 from soup_git.render.report import as_table
 from soup_git.storage.workspace import Workspace
@@ -180,8 +180,8 @@ def test_the_race_of_several_is_the_same_however_many(
 ) -> None:
     # A budget that never reaches: everything is ranked, raced and measured until the deadline.
     monkeypatch.setattr(Plan, "fits", property(lambda _: False))
-    monkeypatch.setattr("soup_git.evaluation.ablation._RACE_ROWS", 4)
-    monkeypatch.setattr("soup_git.evaluation.ablation.WANTED", 1)
+    monkeypatch.setattr("soup_git.evaluation.ablationeffects._RACE_ROWS", 4)
+    monkeypatch.setattr("soup_git.evaluation.ablationeffects.WANTED", 1)
     case = trained[1]
     request = ablation.AblationRequest(str(case.broken), Path("rows.jsonl"), batch_size=2)
     two, three = (ablation.ablate(workspace, replace(request, jobs=n)) for n in (2, 3))

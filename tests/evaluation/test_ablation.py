@@ -13,16 +13,9 @@ import numpy as np
 import pytest
 
 from soup_git.errors import FatalError
-from soup_git.evaluation.ablation import (
-    ESTIMATED,
-    EXACT,
-    LAYER,
-    MODULE,
-    UNRESOLVED,
-    Ablation,
-    Outcome,
-    parts_of,
-)
+from soup_git.evaluation.ablation import Ablation
+from soup_git.evaluation.ablationeffects import ESTIMATED, EXACT, UNRESOLVED, Outcome
+from soup_git.evaluation.ablationparts import LAYER, MODULE, parts_of
 from soup_git.evaluation.ablationplan import Speed, check_shards, make_plan
 from soup_git.evaluation.candidate import Candidate, in_memory
 from soup_git.evaluation.lossrows import as_data, load_rows
@@ -174,7 +167,7 @@ def test_gradients_add_up_to_the_total(room: Path, against: str | None) -> None:
     with opened(room, "plain", against) as job:
         job.plan(300.0, job.clock())
         job._rank(job.shards)
-        total = job._total()
+        total = job._found.total()
     assert total.gradient_sum == pytest.approx(total.effect, rel=0.03)
     assert total.rows == ROWS
 
