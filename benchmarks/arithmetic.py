@@ -89,7 +89,8 @@ def ours(name: str, data: Path, tag: str) -> Callable[[], None]:
     from soup_git.arithmetic.elementwise import Settings
     from soup_git.arithmetic.strategies import STRATEGIES
     from soup_git.commands.diff import compare
-    from soup_git.storage.merging import Input, Recipe, write_merged
+    from soup_git.storage.mergeinputs import Input, Recipe
+    from soup_git.storage.merging import write_merged
     from soup_git.storage.updates import open_adapter
 
     adapters = [_adapter(data / f"{tag}-{n}") for n in ("a", "b", "c")]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from soup_git.evaluation.fitness import Checked, Question
     from soup_git.evaluation.objective import Objective
     from soup_git.evaluation.search import Found, Plan, State
-    from soup_git.storage.merging import Input, Recipe
+    from soup_git.storage.mergeinputs import Input, Recipe
 
 LEAST_INPUTS = 2
 DEFAULT_BUDGET = "10m"
@@ -279,7 +279,7 @@ def _question(
     from soup_git.evaluation.fitness import Question
     from soup_git.evaluation.objective import objective
     from soup_git.storage.materials import materials
-    from soup_git.storage.merging import is_plain
+    from soup_git.storage.mergeinputs import is_plain
 
     adapters = [i.opened.adapter for i in inputs]
     modules = [n for i in inputs for n in [*i.opened.modules, *i.opened.extras]]

@@ -28,7 +28,8 @@ from soup_git.storage.workspace import Workspace
 
 if TYPE_CHECKING:
     from soup_git.evaluation.verdict import Verdict
-    from soup_git.storage.merging import Input, Outcome, Recipe
+    from soup_git.storage.mergeinputs import Input, Recipe
+    from soup_git.storage.merging import Outcome
 
 MAX_INPUTS = 16
 DEFAULT_DENSITY = 0.5
@@ -231,7 +232,7 @@ def _recipe(request: MergeRequest) -> Recipe:
     from soup_git.arithmetic.elementwise import Elementwise, Settings
     from soup_git.arithmetic.merging import SPACES
     from soup_git.arithmetic.strategies import STRATEGIES, Linear
-    from soup_git.storage.merging import Recipe
+    from soup_git.storage.mergeinputs import Recipe
 
     strategy = STRATEGIES.get(request.strategy)
     if strategy is None:
@@ -392,7 +393,7 @@ def _opened(
     So permuting them changes no byte. What is linear adds the weights of equal adapters.
     """
     from soup_git.arithmetic.strategies import Linear
-    from soup_git.storage.merging import Input, refuse_what_cannot_merge
+    from soup_git.storage.mergeinputs import Input, refuse_what_cannot_merge
     from soup_git.storage.updates import open_adapter
 
     for adapter in adapters:
@@ -434,7 +435,8 @@ def _written(
 ) -> MergeReport:
     from soup_git.storage.basemodel import BaseModel
     from soup_git.storage.folders import folder_beside
-    from soup_git.storage.merging import copy_single, is_copy, write_merged
+    from soup_git.storage.mergeinputs import is_copy
+    from soup_git.storage.merging import copy_single, write_merged
     from soup_git.storage.weights import fingerprint
 
     base = BaseModel(request.base) if request.base is not None else None

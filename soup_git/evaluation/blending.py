@@ -16,7 +16,8 @@ from soup_git.arithmetic.floats import Array
 from soup_git.core.groups import Grouping, GroupWeights
 from soup_git.evaluation.candidate import Candidate, in_memory
 from soup_git.storage.basemodel import BaseModel
-from soup_git.storage.merging import Input, Recipe, is_plain, merge_in_memory
+from soup_git.storage.mergeinputs import Input, Recipe, is_plain
+from soup_git.storage.merging import merge_in_memory
 
 Weights = tuple[tuple[float, ...], ...]
 """A row per group of modules (one where all are weighed alike), a weight per adapter."""

@@ -36,7 +36,8 @@ from soup_git.evaluation.statistics import Difference
 from soup_git.evaluation.suite import Suite, load_suite
 from soup_git.storage.basemodel import BaseModel
 from soup_git.storage.materials import Materials, brought, workspace_of_worker
-from soup_git.storage.merging import Input, Recipe, copy_single, is_copy, write_merged
+from soup_git.storage.mergeinputs import Input, Recipe, is_copy
+from soup_git.storage.merging import copy_single, write_merged
 from soup_git.storage.updates import open_adapter
 from soup_git.storage.weights import fingerprint
 from soup_git.storage.workspace import Workspace

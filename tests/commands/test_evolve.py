@@ -21,7 +21,7 @@ from soup_git.errors import ExitCode, FatalError
 from soup_git.evaluation import fitness
 from soup_git.evaluation.blending import Blend, weighed
 from soup_git.render.html import as_html
-from soup_git.storage import merging
+from soup_git.storage import mergeinputs, merging
 from soup_git.storage.updates import open_adapter
 from soup_git.storage.workspace import Workspace
 from tests.conftest import Run, runner, write_adapter
@@ -78,14 +78,14 @@ def search(output="out", suite="suites/fit.yaml", seed=None, rank=None, **how):
 
 def opened(*names):
     workspace = Workspace.open()
-    return [merging.Input(open_adapter(workspace.adapter(f"./{name}")), 1.0) for name in names]
+    return [mergeinputs.Input(open_adapter(workspace.adapter(f"./{name}")), 1.0) for name in names]
 
 
 def recipe(rank=None):
     from soup_git.arithmetic.elementwise import Settings
     from soup_git.arithmetic.strategies import STRATEGIES
 
-    return merging.Recipe("cmaes", STRATEGIES["cmaes"], Settings(1.0, 0), "exact", rank)
+    return mergeinputs.Recipe("cmaes", STRATEGIES["cmaes"], Settings(1.0, 0), "exact", rank)
 
 
 def updates(config, tensors):
