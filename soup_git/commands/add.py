@@ -28,7 +28,7 @@ from soup_git.core.manifest import (
 from soup_git.core.names import check_name
 from soup_git.errors import FatalError
 from soup_git.render.report import Table, say, size
-from soup_git.storage.dvcrepo import POINTER_SUFFIX, pointer_text
+from soup_git.storage.dvcfiles import POINTER_SUFFIX, pointer_text
 from soup_git.storage.files import inside, write_atomically
 from soup_git.storage.resolver import no_weights
 from soup_git.storage.snapshot import inside_folder

@@ -21,7 +21,8 @@ from soup_git.core.text import printable
 from soup_git.core.trainconfig import CONFIG_FILE, MAX_CONFIG_BYTES, ConfigPins, parse_config_pins
 from soup_git.errors import FatalError
 from soup_git.render.report import Table, say
-from soup_git.storage.dvcrepo import POINTER_SUFFIX, pointer_text, walk
+from soup_git.storage.dvcfiles import POINTER_SUFFIX, pointer_text
+from soup_git.storage.dvcobjects import walk
 from soup_git.storage.environment import env_hash, environment
 from soup_git.storage.files import inside
 from soup_git.storage.gitrepo import RefUpdate

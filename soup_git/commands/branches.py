@@ -20,7 +20,7 @@ from soup_git.core.notes import EvalRecord, latest
 from soup_git.core.trainconfig import CONFIG_FILE
 from soup_git.errors import FatalError
 from soup_git.render.report import Table, age
-from soup_git.storage.dvcrepo import POINTER_SUFFIX, parse_pointer
+from soup_git.storage.dvcfiles import POINTER_SUFFIX, parse_pointer
 from soup_git.storage.notes import read_notes
 from soup_git.storage.pins import pointer_pin
 from soup_git.storage.snapshot import inside_folder

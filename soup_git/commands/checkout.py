@@ -20,7 +20,8 @@ from soup_git.core.text import counted
 from soup_git.core.trainconfig import CONFIG_FILE, parse_config_pins
 from soup_git.errors import DriftError, FatalError
 from soup_git.render.report import say
-from soup_git.storage.dvcrepo import POINTER_SUFFIX, Output, walk
+from soup_git.storage.dvcfiles import POINTER_SUFFIX, Output
+from soup_git.storage.dvcobjects import walk
 from soup_git.storage.environment import env_hash, environment
 from soup_git.storage.files import target_inside, write_atomically
 from soup_git.storage.lockdrift import lock_mismatches, lock_of, pinned_but
@@ -344,7 +345,7 @@ def _fetched(workspace: Workspace, outputs: Iterable[Output]) -> list[Mismatch]:
         Mismatch(
             _kind(output.path),
             output.path,
-            f"md5:{md5} pinned, other bytes in the DVC remote {workspace.dvc.default_remote}",
+            f"md5:{md5} pinned, other bytes in the DVC remote {workspace.dvc.config.default_remote}",
         )
         for output in outputs
         for md5 in found.damaged.get(output.md5, [])

@@ -41,7 +41,7 @@ def checks(workspace: Workspace) -> Iterator[Check]:
 
 def _cache(workspace: Workspace) -> Check:
     place = workspace.dvc.cache_dir
-    kinds = workspace.dvc.section("cache").get("type", "")
+    kinds = workspace.dvc.config.section("cache").get("type", "")
     if not place.exists():
         return Check("workspace", "cache", "ok", f"none yet at {place}")
     if not os.access(place, os.W_OK):
@@ -75,7 +75,7 @@ def _can_reflink(place: Path) -> bool:
 
 
 def _remote(workspace: Workspace) -> Check:
-    name = workspace.dvc.default_remote
+    name = workspace.dvc.config.default_remote
     if name is None:
         return Check(
             "workspace", "DVC remote", "warning", "none",
@@ -83,7 +83,7 @@ def _remote(workspace: Workspace) -> Check:
             "dvc remote add -d NAME URL",
         )  # fmt: skip
     try:
-        url = workspace.dvc.remote_section(name).get("url", "")
+        url = workspace.dvc.config.remote_section(name).get("url", "")
     except FatalError as error:
         return Check("workspace", "DVC remote", "problem", name, str(error), error.hint)
     if "://" not in url:

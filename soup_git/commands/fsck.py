@@ -24,7 +24,7 @@ from soup_git.core.manifest import (
 from soup_git.core.text import counted
 from soup_git.errors import ExitCode, FatalError
 from soup_git.render.report import Table
-from soup_git.storage.dvcrepo import POINTER_SUFFIX, Output, parse_dvc_lock, parse_pointer
+from soup_git.storage.dvcfiles import POINTER_SUFFIX, Output, parse_dvc_lock, parse_pointer
 from soup_git.storage.snapshot import DVC_LOCK
 from soup_git.storage.versions import versions
 from soup_git.storage.weights import fingerprint
@@ -219,7 +219,7 @@ class _Checker:
     def _check_object(self, md5: str, where: str) -> None:
         dvc = self._workspace.dvc
         if not dvc.object_path(md5).is_file():
-            if dvc.default_remote:
+            if dvc.config.default_remote:
                 self.elsewhere += 1
             else:
                 self._problem(

@@ -17,7 +17,7 @@ from soup_git.core.text import shortened
 from soup_git.core.trainconfig import CONFIG_FILE, ConfigPins, parse_config_pins
 from soup_git.errors import ExitCode, FatalError
 from soup_git.render.report import Table, say
-from soup_git.storage.dvcrepo import POINTER_SUFFIX
+from soup_git.storage.dvcfiles import POINTER_SUFFIX
 from soup_git.storage.environment import can_train, env_hash, environment
 from soup_git.storage.files import write_atomically
 from soup_git.storage.pins import (

@@ -17,7 +17,7 @@ from soup_git.core.spec import FolderSpec, RevisionSpec, RunSpec
 from soup_git.core.text import printable
 from soup_git.errors import FatalError
 from soup_git.render.report import Table
-from soup_git.storage.dvcrepo import POINTER_SUFFIX
+from soup_git.storage.dvcfiles import POINTER_SUFFIX
 from soup_git.storage.gitrepo import GitRepo
 from soup_git.storage.notes import read_notes
 from soup_git.storage.pathhistory import (

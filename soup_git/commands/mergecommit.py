@@ -18,7 +18,7 @@ from soup_git.core.manifest import MANIFEST
 from soup_git.core.threeway import MAX_SIDES, Combination, has_origin, parse_combination, pick
 from soup_git.errors import ExitCode, FatalError
 from soup_git.render.report import say
-from soup_git.storage.dvcrepo import POINTER_SUFFIX, parse_dvc_lock
+from soup_git.storage.dvcfiles import POINTER_SUFFIX, parse_dvc_lock
 from soup_git.storage.files import write_atomically
 from soup_git.storage.snapshot import DVC_LOCK, is_weights
 from soup_git.storage.threeway import Merger, read_settings

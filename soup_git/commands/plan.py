@@ -11,7 +11,7 @@ from soup_git.commands.lock import Overrides, PinCheck, check_pins
 from soup_git.commands.train import PIPELINE
 from soup_git.errors import ExitCode, FatalError
 from soup_git.render.report import Table
-from soup_git.storage.dvcrepo import parse_dvc_lock
+from soup_git.storage.dvcfiles import parse_dvc_lock
 from soup_git.storage.runs import RUNS
 from soup_git.storage.snapshot import DVC_LOCK
 from soup_git.storage.workspace import Workspace

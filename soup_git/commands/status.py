@@ -19,7 +19,7 @@ from soup_git.core.trainconfig import CONFIG_FILE
 from soup_git.core.waysout import take_one_side
 from soup_git.errors import FatalError
 from soup_git.render.report import Table
-from soup_git.storage.dvcrepo import parse_dvc_lock
+from soup_git.storage.dvcfiles import parse_dvc_lock
 from soup_git.storage.environment import can_train
 from soup_git.storage.files import target_inside
 from soup_git.storage.snapshot import DVC_LOCK, inside_folder, is_weights

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from soup_git.core.manifest import WEIGHTS
 from soup_git.core.threeway import pick
 from soup_git.errors import FatalError
-from soup_git.storage.dvcrepo import (
+from soup_git.storage.dvcfiles import (
     POINTER_SUFFIX,
     Output,
     parse_dvc_lock,

@@ -22,7 +22,8 @@ from pathlib import Path
 
 from soup_git.core.digests import sha256_hex
 from soup_git.errors import FatalError
-from soup_git.storage.dvcrepo import DvcRepo, address
+from soup_git.storage.dvcobjects import address
+from soup_git.storage.dvcrepo import DvcRepo
 from soup_git.storage.facts import Facts
 from soup_git.storage.files import beside, copy_bytes
 
@@ -38,7 +39,7 @@ class DvcRemote:
 
     @property
     def name(self) -> str | None:
-        return self._dvc.default_remote
+        return self._dvc.config.default_remote
 
     def require(self) -> str:
         """The remote's name; raises, with how to set one, where there is none."""
@@ -52,7 +53,7 @@ class DvcRemote:
 
     @cached_property
     def _section(self) -> dict[str, str]:
-        return self._dvc.remote_section(self.require())
+        return self._dvc.config.remote_section(self.require())
 
     @cached_property
     def _facts(self) -> Facts:
@@ -185,17 +186,17 @@ class DvcRemote:
         return here
 
     def _write_config(self, path: Path, cache: Path, site: Path) -> None:
-        sections = self._dvc.remote_sections()
+        sections = self._dvc.config.remote_sections()
         config = configparser.ConfigParser(interpolation=None)
         config.read_dict({f"'remote \"{name}\"'": values for name, values in sections.items()})
         config["core"] = {
-            **self._dvc.section("core"),
+            **self._dvc.config.section("core"),
             "remote": self.require(),
             "no_scm": "true",
             # DVC keeps a database per workspace there, and this one is gone in a moment.
             "site_cache_dir": str(site),
         }
-        config["cache"] = {**self._dvc.section("cache"), "dir": str(cache)}
+        config["cache"] = {**self._dvc.config.section("cache"), "dir": str(cache)}
         with path.open("w") as file:
             path.chmod(0o600)  # a remote's section may hold its password
             config.write(file)

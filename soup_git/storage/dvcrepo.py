@@ -1,16 +1,13 @@
-"""The door to DVC: the only file that knows its files, its cache, and how to start it.
+"""The door to DVC: its cache, and the only file that starts it.
 
-Pointers (`.dvc` files), `dvc.lock` and cache objects are read and written natively, in
-DVC's own layout, because importing DVC costs half a second and every hook would pay it.
-What moves bytes between machines (`fetch`, `push`) and what runs pipelines is DVC itself.
+Objects are read and written natively, in DVC's own layout, because importing DVC costs half
+a second and every hook would pay it. What moves bytes between machines (`fetch`, `push`) and
+what runs pipelines is DVC itself.
 """
 
 from __future__ import annotations
 
-import configparser
 import contextlib
-import hashlib
-import io
 import json
 import os
 import re
@@ -18,18 +15,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from soup_git.core.digests import MD5_HEX, md5_hex
+from soup_git.core.digests import md5_hex
 from soup_git.core.manifest import WEIGHTS
-from soup_git.core.waysout import take_one_side
 from soup_git.errors import FatalError
+from soup_git.storage.dvcconfig import DvcConfig
+from soup_git.storage.dvcfiles import POINTER_SUFFIX
+from soup_git.storage.dvcobjects import address, folder_listing, md5_of_file, walk
 from soup_git.storage.files import (
-    TEMPORARY,
     copy_bytes,
     move_into_place,
     reflink,
@@ -37,192 +33,8 @@ from soup_git.storage.files import (
     write_atomically,
 )
 
-POINTER_SUFFIX = ".dvc"
-MAX_POINTER_BYTES = 1 << 20
-MAX_LOCK_BYTES = 64 << 20
 _PAUSE_SECONDS = 0.5
 _YOUNG_SECONDS = 86_400  # far below any grace time, and rare enough to keep digests known
-
-
-@dataclass(frozen=True)
-class Output:
-    """A file or folder whose bytes DVC holds. `path` is relative to the work tree's top."""
-
-    path: str
-    md5: str
-    size: int | None
-    source: str
-    """The file that says so: the pointer, or `dvc.lock`."""
-
-    @property
-    def is_folder(self) -> bool:
-        return self.md5.endswith(".dir")
-
-
-def pointer_text(name: str, md5: str, size: int, files: int | None = None) -> str:
-    """A `.dvc` file for an output called `name` in the pointer's own folder, as `dvc add` writes it."""
-    count = f"  nfiles: {files}\n" if files is not None else ""
-    md5 = yaml_md5(md5)
-    return f"outs:\n- md5: {md5}\n  size: {size}\n{count}  hash: md5\n  path: {_yaml_name(name)}\n"
-
-
-def yaml_md5(md5: str) -> str:
-    """An md5 as DVC writes it: quoted where YAML would read a number."""
-    return f"'{md5}'" if _YAML_NUMBER.fullmatch(md5) else md5
-
-
-def _yaml_name(name: str) -> str:
-    """`name` plain where YAML can only read it as this text, else quoted."""
-    is_plain = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.\-]*", name) and name.lower() not in _YAML_WORDS
-    return name if is_plain else json.dumps(name, ensure_ascii=False)
-
-
-# One md5 in a million has digits alone, or one `e` among them: DVC quotes it too.
-_YAML_NUMBER = re.compile(r"[0-9]+(e[0-9]+)?")
-_YAML_WORDS = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
-
-# What `dvc add` and `pointer_text` write for one output: read without a YAML parser, which
-# alone would cost a hook more than the rest of its work.
-_STANDARD = re.compile(
-    rb"outs:\n- md5: (?P<md5>[0-9a-f]{32}(?:\.dir)?)\n  size: (?P<size>\d{1,18})\n"
-    rb"(?:  nfiles: \d+\n)?  hash: md5\n  path: (?P<path>[A-Za-z_][A-Za-z0-9_.\-]*)\n"
-)
-
-
-def parse_pointer(data: bytes, path: str) -> list[Output]:
-    """The outputs of the `.dvc` file at `path`; raises `FatalError` when it is malformed."""
-    plain = _STANDARD.fullmatch(data)
-    if plain:
-        parent = path.rpartition("/")[0]
-        name, md5 = plain["path"].decode(), plain["md5"].decode()
-        if name.lower() not in _YAML_WORDS and not _YAML_NUMBER.fullmatch(md5):
-            where = f"{parent}/{name}" if parent else name
-            return [Output(where, md5, int(plain["size"]), path)]
-    raw = _yaml(data, path, MAX_POINTER_BYTES)
-    wdir = raw.get("wdir", ".")
-    if not isinstance(wdir, str) or "\0" in wdir:
-        raise _malformed(path, "its wdir is no path")
-    folder = os.path.normpath(f"{path.rpartition('/')[0] or '.'}/{wdir}")
-    if folder.startswith(("..", "/")) or ".git" in folder.lower().split("/"):
-        raise _malformed(path, "its wdir lies outside the work tree")
-    outputs = raw.get("outs")
-    if not isinstance(outputs, list) or not outputs:
-        raise _malformed(path, "it names no output")
-    return _outputs(outputs, "" if folder == "." else folder, path)
-
-
-def published_outputs(data: bytes, path: str) -> list[Output]:
-    """Those of a pointer's outputs that `dvc push` would push.
-
-    Not what `dvc import` brought from another repository, which has it, and no output that
-    says `push: false`.
-    """
-    outputs = parse_pointer(data, path)
-    if _STANDARD.fullmatch(data):
-        return outputs
-    raw = _yaml(data, path, MAX_POINTER_BYTES)
-    deps = raw.get("deps")
-    if isinstance(deps, list) and any(isinstance(d, dict) and "repo" in d for d in deps):
-        return []
-    held_back = {str(o["md5"]) for o in raw["outs"] if o.get("push") is False and o.get("md5")}
-    return [output for output in outputs if output.md5 not in held_back]
-
-
-def held_back_paths(dvc_yaml: bytes, path: str) -> set[str]:
-    """The outputs of a `dvc.yaml` that say `push: false`, as they are written there."""
-    if b"push" not in dvc_yaml:
-        return set()
-    stages = _yaml(dvc_yaml, path, MAX_LOCK_BYTES).get("stages") or {}
-    found = set()
-    for stage in stages.values() if isinstance(stages, dict) else ():
-        body = stage.get("do", stage) if isinstance(stage, dict) else {}
-        outs = body.get("outs") if isinstance(body, dict) else None
-        for out in outs if isinstance(outs, list) else ():
-            if isinstance(out, dict):
-                found |= {
-                    str(name)
-                    for name, options in out.items()
-                    if isinstance(options, dict) and options.get("push") is False
-                }
-    return found
-
-
-def parse_dvc_lock(data: bytes, path: str) -> dict[str, list[Output]]:
-    """Stage name -> its outputs, from a `dvc.lock`."""
-    folder = path.rpartition("/")[0]
-    return {
-        name: _outputs(stage.get("outs") or [], folder, path)
-        for name, stage in parse_dvc_stages(data, path).items()
-    }
-
-
-def parse_dvc_stages(data: bytes, path: str) -> dict[str, dict[str, Any]]:
-    """Stage name -> what a `dvc.lock` records of it; `deps` and `outs` are lists where there."""
-    stages = _yaml(data, path, MAX_LOCK_BYTES).get("stages") or {}
-    if not isinstance(stages, dict):
-        raise _malformed(path, "`stages` is no mapping")
-    found: dict[str, dict[str, Any]] = {}
-    for name, stage in stages.items():
-        record = stage or {}
-        if not isinstance(record, dict) or not all(
-            isinstance(record.get(key) or [], list) for key in ("deps", "outs")
-        ):
-            raise _malformed(path, f"stage {name} is malformed")
-        found[str(name)] = record
-    return found
-
-
-def _outputs(items: list[Any], folder: str, where: str) -> list[Output]:
-    """Those that have an md5: an import that was never downloaded has none."""
-    return [
-        _output(item, folder, where)
-        for item in items
-        if not isinstance(item, dict) or item.get("md5") is not None
-    ]
-
-
-def _output(item: Any, folder: str, where: str) -> Output:
-    if not isinstance(item, dict):
-        raise _malformed(where, "an output is no mapping")
-    md5, path, size = item.get("md5"), item.get("path"), item.get("size")
-    if not isinstance(path, str) or not path:
-        raise _malformed(where, "an output has no path")
-    parts = path.split("/")
-    if path.startswith("/") or "\0" in path or any(p.lower() in {"", "..", ".git"} for p in parts):
-        raise FatalError(
-            f"{where}: its output {path!r} lies outside its folder; it is not restored",
-            hint=f"git log -- {where} tells who wrote it",
-        )
-    if not isinstance(md5, str) or not MD5_HEX.fullmatch(md5):
-        raise _malformed(where, f"the md5 of {path} is no md5")
-    if size is not None and (type(size) is not int or size < 0):
-        raise _malformed(where, f"the size of {path} is no size")
-    clean = "/".join(part for part in parts if part != ".")
-    return Output(f"{folder}/{clean}" if folder else clean, md5, size, where)
-
-
-def _yaml(data: bytes, where: str, limit: int) -> dict[str, Any]:
-    # Late: a pointer as DVC writes it needs no parser, and yaml costs a hook 20 ms.
-    from soup_git.core.yamltext import load_yaml
-
-    if len(data) > limit:
-        raise FatalError(f"{where} is {len(data):,} bytes; at most {limit:,} are read")
-    if data.startswith(b"<<<<<<<") or b"\n<<<<<<< " in data:
-        raise FatalError(
-            f"{where} still has git's conflict markers in it",
-            hint=take_one_side(where),
-        )
-    try:
-        raw = load_yaml(data)
-    except ValueError as error:
-        raise _malformed(where, str(error)) from None
-    if not isinstance(raw, dict):
-        raise _malformed(where, "it is no mapping")
-    return raw
-
-
-def _malformed(where: str, what: str) -> FatalError:
-    return FatalError(f"{where} is not a DVC file: {what}", hint=f"git log -p -- {where}")
 
 
 class DvcRepo:
@@ -238,87 +50,18 @@ class DvcRepo:
         return (self.root / ".dvc" / "config").is_file()
 
     @cached_property
-    def _config(self) -> configparser.ConfigParser:
-        config = configparser.ConfigParser(strict=False, interpolation=None, allow_no_value=True)
-        home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "dvc" / "config"
-        _read(config, home)
-        _read(config, self.root / ".dvc" / "config")
-        # What a person set for this repository on this machine holds in each work tree of it.
-        config.read_dict(self._locals_of_main())
-        _read(config, self.root / ".dvc" / "config.local")
-        return config
-
-    def _locals_of_main(self) -> dict[str, dict[str, str]]:
-        """The main work tree's `config.local`, seen from a linked one: its paths absolute."""
-        if self._main is None or self._main == self.root:
-            return {}
-        config = configparser.ConfigParser(strict=False, interpolation=None, allow_no_value=True)
-        _read(config, self._main / ".dvc" / "config.local")
-        found = {}
-        for name in config.sections():
-            values = {key: value for key, value in config[name].items() if value is not None}
-            key = "dir" if name == "cache" else "url"
-            if values.get(key) and "://" not in values[key]:
-                values[key] = os.path.normpath(self._main / ".dvc" / values[key])
-            found[name] = values
-        return found
-
-    @cached_property
-    def _own_cache(self) -> str | None:
-        """`cache.dir` as DVC finds it from this work tree."""
-        config = configparser.ConfigParser(strict=False, interpolation=None, allow_no_value=True)
-        home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "dvc" / "config"
-        for path in (home, self.root / ".dvc" / "config", self.root / ".dvc" / "config.local"):
-            _read(config, path)
-        return config.get("cache", "dir", fallback=None)
-
-    @property
-    def configured_cache(self) -> str | None:
-        return self._config.get("cache", "dir", fallback=None)
+    def config(self) -> DvcConfig:
+        return DvcConfig(self.root, self._main)
 
     @cached_property
     def cache_dir(self) -> Path:
         """Where objects live: as configured, else the main work tree's, so that all share one."""
-        configured = self.configured_cache
-        if configured:
-            # DVC reads a relative path from the folder of the file that holds it.
-            return Path(os.path.normpath(self.root / ".dvc" / configured))
+        configured = self.config.cache_dir
+        if configured is not None:
+            return configured
         if self._main is None:
             return self._common_dir / "soup" / "dvc"
         return self._main / ".dvc" / "cache"
-
-    @property
-    def default_remote(self) -> str | None:
-        return self._config.get("core", "remote", fallback=None)
-
-    def section(self, name: str) -> dict[str, str]:
-        """A section of DVC's configuration; {} where there is none."""
-        items = self._config[name].items() if self._config.has_section(name) else ()
-        return {key: value for key, value in items if value is not None}
-
-    def remote_sections(self) -> dict[str, dict[str, str]]:
-        """Every remote's settings, the path of one in a folder made absolute."""
-        found = {}
-        for section in self._config.sections():
-            name = re.fullmatch(r"'remote \"(.+)\"'", section)
-            if name is None:
-                continue
-            values = self.section(section)
-            url = (values.get("url") or "").removeprefix("file://")
-            if url and "://" not in url:
-                # DVC reads a relative path from the folder of the file that holds it.
-                values["url"] = os.path.normpath(self.root / ".dvc" / Path(url).expanduser())
-            found[name[1]] = values
-        return found
-
-    def remote_section(self, name: str) -> dict[str, str]:
-        found = self.remote_sections().get(name)
-        if found is None:
-            raise FatalError(
-                f"the DVC remote {name!r} is the default, and no section of .dvc/config names it",
-                hint=f"dvc remote add {name} URL",
-            )
-        return found
 
     # -- objects --------------------------------------------------------------------------
 
@@ -456,36 +199,21 @@ class DvcRepo:
             move_into_place(temporary, target, mode=0o666)
 
     def _ways(self, target: Path) -> list[str]:
-        configured = self._config.get("cache", "type", fallback=None)
-        if configured:
-            return [kind.strip() for kind in configured.replace('"', "").split(",")]
         is_linked = self.root != self._main
         links = is_linked and target.name == WEIGHTS
-        return ["reflink", "hardlink"] if links else ["reflink"]
+        return self.config.cache_types or (["reflink", "hardlink"] if links else ["reflink"])
 
     @property
     def shares_cache(self) -> bool:
         """Whether DVC itself would use the cache that we use."""
-        return self.root == self._main or self._own_cache is not None
+        return self.root == self._main or self.config.names_cache
 
     def share_cache(self) -> None:
         """Tell DVC, in a linked work tree, where the cache is, and what the main one's
         `config.local` says (a remote's password).
         """
-        if self.shares_cache:
-            return
-        local = self.root / ".dvc" / "config.local"
-        config = configparser.ConfigParser(strict=False, interpolation=None, allow_no_value=True)
-        config.read(local, "utf-8")
-        for name, values in self._locals_of_main().items():
-            if not config.has_section(name):
-                config[name] = values
-        if not config.has_section("cache"):
-            config.add_section("cache")
-        config["cache"]["dir"] = str(self.cache_dir)
-        text = io.StringIO()
-        config.write(text)
-        write_atomically(local, text.getvalue().encode(), mode=0o600)
+        if not self.shares_cache:
+            self.config.name_cache(self.cache_dir)
 
     # -- DVC itself -------------------------------------------------------------------------
 
@@ -592,16 +320,6 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1"}
 
 
-def _read(config: configparser.ConfigParser, path: Path) -> None:
-    try:
-        config.read(path, "utf-8")
-    except (configparser.Error, UnicodeDecodeError) as error:
-        raise FatalError(
-            f"{path} is not a DVC configuration: {' '.join(str(error).split())}",
-            hint=f"git log -p -- {path}",
-        ) from None
-
-
 def _hard_link(source: Path, temporary: Path) -> bool:
     temporary.unlink()
     try:
@@ -636,49 +354,3 @@ def _freshen(path: Path) -> None:
     with contextlib.suppress(OSError):
         if time.time() - path.stat().st_mtime > _YOUNG_SECONDS:
             os.utime(path)
-
-
-def address(store: Path, md5: str) -> Path:
-    """Where DVC's layout has an object, in a cache and in a remote."""
-    return store / "files" / "md5" / md5[:2] / md5[2:]
-
-
-def folder_listing(files: list[dict[str, str]]) -> bytes:
-    """The bytes of DVC's folder object: JSON sorted by relpath, as `dvc add` writes it."""
-    return json.dumps(sorted(files, key=itemgetter("relpath")), sort_keys=True).encode()
-
-
-def walk(folder: Path) -> Iterator[Path]:
-    """The files below a folder, sorted, as DVC sees them.
-
-    A link to a file counts as that file (DVC's own cache links are such), one to a folder
-    is left out, and one that leads nowhere raises. git's and DVC's folders and our own
-    temporary files are left out.
-    """
-    for path in sorted(folder.iterdir()):
-        if path.name in {".git", ".dvc"} or path.match(TEMPORARY):
-            continue
-        if path.is_dir():
-            if not path.is_symlink():
-                yield from walk(path)
-        elif path.is_file():
-            yield path
-        elif path.is_symlink():
-            raise FatalError(
-                f"{path} is a link to {path.readlink()}, which is not there",
-                hint=f"rm {path}, or bring back what it points to",
-            )
-
-
-def md5_of_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-
-
-def folder_md5_of(folder: Path, md5_of: Callable[[Path], str] = md5_of_file) -> str:
-    """The digest (`….dir`) that DVC gives a folder, without storing it."""
-    listing = [
-        {"md5": md5_of(path), "relpath": path.relative_to(folder).as_posix()}
-        for path in walk(folder)
-    ]
-    return md5_hex(folder_listing(listing)) + ".dir"

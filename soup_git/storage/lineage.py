@@ -9,7 +9,7 @@ from soup_git.core.lock import LOCK
 from soup_git.core.manifest import CONFIG, MANIFEST, WEIGHTS, Manifest
 from soup_git.core.trainconfig import CONFIG_FILE
 from soup_git.storage.datasets import dataset_paths
-from soup_git.storage.dvcrepo import POINTER_SUFFIX
+from soup_git.storage.dvcfiles import POINTER_SUFFIX
 from soup_git.storage.lockdrift import config_path
 from soup_git.storage.pathhistory import MANIFESTS, PINNED, CommitFacts, path_history
 from soup_git.storage.provenance import manifest_headers, runs_by_weights

@@ -56,7 +56,7 @@ def bring(workspace: Workspace, needed: Materials) -> None:
             )
         return
     dvc, md5 = workspace.dvc, needed.weights_md5
-    if workspace.local_weights(md5, needed.path) is None and dvc.default_remote:
+    if workspace.local_weights(md5, needed.path) is None and dvc.config.default_remote:
         workspace.dvc_remote.fetch([md5])
     if workspace.local_weights(md5, needed.path) is None:
         raise FatalError(

@@ -15,7 +15,8 @@ from pathlib import Path
 from soup_git.core.lock import LOCK
 from soup_git.core.manifest import MANIFEST
 from soup_git.errors import FatalError
-from soup_git.storage.dvcrepo import POINTER_SUFFIX, DvcRepo
+from soup_git.storage.dvcfiles import POINTER_SUFFIX
+from soup_git.storage.dvcrepo import DvcRepo
 from soup_git.storage.files import bytes_of
 from soup_git.storage.gitrepo import GitRepo
 from soup_git.storage.snapshot import DVC_LOCK

@@ -13,7 +13,7 @@ from soup_git.core.adapter import AdapterConfig, parse_adapter_config
 from soup_git.core.lock import LOCK, Lock, parse_lock
 from soup_git.core.manifest import CONFIG, MANIFEST, WEIGHTS, Manifest, parse_manifest
 from soup_git.errors import FatalError
-from soup_git.storage.dvcrepo import POINTER_SUFFIX, Output, parse_dvc_lock, parse_pointer
+from soup_git.storage.dvcfiles import POINTER_SUFFIX, Output, parse_dvc_lock, parse_pointer
 from soup_git.storage.files import bytes_of
 
 if TYPE_CHECKING:

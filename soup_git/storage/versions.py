@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from soup_git.core.lock import LOCK
 from soup_git.core.manifest import CONFIG, MANIFEST, parse_manifest_header
 from soup_git.errors import FatalError
-from soup_git.storage.dvcrepo import (
+from soup_git.storage.dvcfiles import (
     POINTER_SUFFIX,
     Output,
     held_back_paths,

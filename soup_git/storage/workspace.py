@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from soup_git.core.digests import MD5_HEX, SHA256_HEX, folder_sha256, sha256_hex
 from soup_git.core.manifest import WEIGHTS, Manifest
 from soup_git.errors import FatalError
+from soup_git.storage.dvcobjects import folder_md5_of, md5_of_file, walk
 from soup_git.storage.dvcremote import DvcRemote
-from soup_git.storage.dvcrepo import DvcRepo, folder_md5_of, md5_of_file, walk
+from soup_git.storage.dvcrepo import DvcRepo
 from soup_git.storage.facts import Facts, file_key
 from soup_git.storage.files import bytes_of
 from soup_git.storage.gitrepo import GitRepo

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from soup_git.errors import FatalError
-from soup_git.storage.dvcrepo import Output, walk
+from soup_git.storage.dvcfiles import Output
+from soup_git.storage.dvcobjects import walk
 from soup_git.storage.files import target_inside
 from soup_git.storage.workspace import Workspace
 

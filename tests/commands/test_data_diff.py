@@ -11,7 +11,7 @@ import pytest
 
 from soup_git.commands.datadiff import data_diff
 from soup_git.storage import datasets
-from soup_git.storage.dvcrepo import pointer_text
+from soup_git.storage.dvcfiles import pointer_text
 from soup_git.storage.workspace import Workspace
 from tests.two_branches import CONFIG, ROWS, flip
 

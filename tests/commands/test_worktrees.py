@@ -11,7 +11,7 @@ import pytest
 
 from soup_git.commands.checkout import repair
 from soup_git.storage import workspace as workspace_module
-from soup_git.storage.dvcrepo import md5_of_file
+from soup_git.storage.dvcobjects import md5_of_file
 from soup_git.storage.workspace import Workspace
 
 WEIGHTS = "adapters/support/adapter_model.safetensors"

@@ -10,8 +10,8 @@ import pytest
 
 from soup_git.core.threeway import ConflictError, pick
 from soup_git.errors import FatalError
+from soup_git.storage.dvcfiles import parse_dvc_lock, pointer_text
 from soup_git.storage.dvcmerge import merge_dvc_lock, merge_pointer
-from soup_git.storage.dvcrepo import parse_dvc_lock, pointer_text
 from soup_git.storage.gitrepo import GitRepo
 from soup_git.storage.workspace import Workspace
 

@@ -1,0 +1,202 @@
+"""DVC's files as text: pointers (`.dvc` files), `dvc.lock` and what of a `dvc.yaml` matters here.
+
+Read and written natively, byte for byte as DVC would, because importing DVC costs half a
+second and every hook would pay it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from soup_git.core.digests import MD5_HEX
+from soup_git.core.waysout import take_one_side
+from soup_git.errors import FatalError
+
+POINTER_SUFFIX = ".dvc"
+MAX_POINTER_BYTES = 1 << 20
+MAX_LOCK_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Output:
+    """A file or folder whose bytes DVC holds. `path` is relative to the work tree's top."""
+
+    path: str
+    md5: str
+    size: int | None
+    source: str
+    """The file that says so: the pointer, or `dvc.lock`."""
+
+    @property
+    def is_folder(self) -> bool:
+        return self.md5.endswith(".dir")
+
+
+def pointer_text(name: str, md5: str, size: int, files: int | None = None) -> str:
+    """A `.dvc` file for an output called `name` in the pointer's own folder, as `dvc add` writes it."""
+    count = f"  nfiles: {files}\n" if files is not None else ""
+    md5 = yaml_md5(md5)
+    return f"outs:\n- md5: {md5}\n  size: {size}\n{count}  hash: md5\n  path: {_yaml_name(name)}\n"
+
+
+def yaml_md5(md5: str) -> str:
+    """An md5 as DVC writes it: quoted where YAML would read a number."""
+    return f"'{md5}'" if _YAML_NUMBER.fullmatch(md5) else md5
+
+
+def _yaml_name(name: str) -> str:
+    """`name` plain where YAML can only read it as this text, else quoted."""
+    is_plain = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.\-]*", name) and name.lower() not in _YAML_WORDS
+    return name if is_plain else json.dumps(name, ensure_ascii=False)
+
+
+# One md5 in a million has digits alone, or one `e` among them: DVC quotes it too.
+_YAML_NUMBER = re.compile(r"[0-9]+(e[0-9]+)?")
+_YAML_WORDS = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
+
+# What `dvc add` and `pointer_text` write for one output: read without a YAML parser, which
+# alone would cost a hook more than the rest of its work.
+_STANDARD = re.compile(
+    rb"outs:\n- md5: (?P<md5>[0-9a-f]{32}(?:\.dir)?)\n  size: (?P<size>\d{1,18})\n"
+    rb"(?:  nfiles: \d+\n)?  hash: md5\n  path: (?P<path>[A-Za-z_][A-Za-z0-9_.\-]*)\n"
+)
+
+
+def parse_pointer(data: bytes, path: str) -> list[Output]:
+    """The outputs of the `.dvc` file at `path`; raises `FatalError` when it is malformed."""
+    plain = _STANDARD.fullmatch(data)
+    if plain:
+        parent = path.rpartition("/")[0]
+        name, md5 = plain["path"].decode(), plain["md5"].decode()
+        if name.lower() not in _YAML_WORDS and not _YAML_NUMBER.fullmatch(md5):
+            where = f"{parent}/{name}" if parent else name
+            return [Output(where, md5, int(plain["size"]), path)]
+    raw = _yaml(data, path, MAX_POINTER_BYTES)
+    wdir = raw.get("wdir", ".")
+    if not isinstance(wdir, str) or "\0" in wdir:
+        raise _malformed(path, "its wdir is no path")
+    folder = os.path.normpath(f"{path.rpartition('/')[0] or '.'}/{wdir}")
+    if folder.startswith(("..", "/")) or ".git" in folder.lower().split("/"):
+        raise _malformed(path, "its wdir lies outside the work tree")
+    outputs = raw.get("outs")
+    if not isinstance(outputs, list) or not outputs:
+        raise _malformed(path, "it names no output")
+    return _outputs(outputs, "" if folder == "." else folder, path)
+
+
+def published_outputs(data: bytes, path: str) -> list[Output]:
+    """Those of a pointer's outputs that `dvc push` would push.
+
+    Not what `dvc import` brought from another repository, which has it, and no output that
+    says `push: false`.
+    """
+    outputs = parse_pointer(data, path)
+    if _STANDARD.fullmatch(data):
+        return outputs
+    raw = _yaml(data, path, MAX_POINTER_BYTES)
+    deps = raw.get("deps")
+    if isinstance(deps, list) and any(isinstance(d, dict) and "repo" in d for d in deps):
+        return []
+    held_back = {str(o["md5"]) for o in raw["outs"] if o.get("push") is False and o.get("md5")}
+    return [output for output in outputs if output.md5 not in held_back]
+
+
+def held_back_paths(dvc_yaml: bytes, path: str) -> set[str]:
+    """The outputs of a `dvc.yaml` that say `push: false`, as they are written there."""
+    if b"push" not in dvc_yaml:
+        return set()
+    stages = _yaml(dvc_yaml, path, MAX_LOCK_BYTES).get("stages") or {}
+    found = set()
+    for stage in stages.values() if isinstance(stages, dict) else ():
+        body = stage.get("do", stage) if isinstance(stage, dict) else {}
+        outs = body.get("outs") if isinstance(body, dict) else None
+        for out in outs if isinstance(outs, list) else ():
+            if isinstance(out, dict):
+                found |= {
+                    str(name)
+                    for name, options in out.items()
+                    if isinstance(options, dict) and options.get("push") is False
+                }
+    return found
+
+
+def parse_dvc_lock(data: bytes, path: str) -> dict[str, list[Output]]:
+    """Stage name -> its outputs, from a `dvc.lock`."""
+    folder = path.rpartition("/")[0]
+    return {
+        name: _outputs(stage.get("outs") or [], folder, path)
+        for name, stage in parse_dvc_stages(data, path).items()
+    }
+
+
+def parse_dvc_stages(data: bytes, path: str) -> dict[str, dict[str, Any]]:
+    """Stage name -> what a `dvc.lock` records of it; `deps` and `outs` are lists where there."""
+    stages = _yaml(data, path, MAX_LOCK_BYTES).get("stages") or {}
+    if not isinstance(stages, dict):
+        raise _malformed(path, "`stages` is no mapping")
+    found: dict[str, dict[str, Any]] = {}
+    for name, stage in stages.items():
+        record = stage or {}
+        if not isinstance(record, dict) or not all(
+            isinstance(record.get(key) or [], list) for key in ("deps", "outs")
+        ):
+            raise _malformed(path, f"stage {name} is malformed")
+        found[str(name)] = record
+    return found
+
+
+def _outputs(items: list[Any], folder: str, where: str) -> list[Output]:
+    """Those that have an md5: an import that was never downloaded has none."""
+    return [
+        _output(item, folder, where)
+        for item in items
+        if not isinstance(item, dict) or item.get("md5") is not None
+    ]
+
+
+def _output(item: Any, folder: str, where: str) -> Output:
+    if not isinstance(item, dict):
+        raise _malformed(where, "an output is no mapping")
+    md5, path, size = item.get("md5"), item.get("path"), item.get("size")
+    if not isinstance(path, str) or not path:
+        raise _malformed(where, "an output has no path")
+    parts = path.split("/")
+    if path.startswith("/") or "\0" in path or any(p.lower() in {"", "..", ".git"} for p in parts):
+        raise FatalError(
+            f"{where}: its output {path!r} lies outside its folder; it is not restored",
+            hint=f"git log -- {where} tells who wrote it",
+        )
+    if not isinstance(md5, str) or not MD5_HEX.fullmatch(md5):
+        raise _malformed(where, f"the md5 of {path} is no md5")
+    if size is not None and (type(size) is not int or size < 0):
+        raise _malformed(where, f"the size of {path} is no size")
+    clean = "/".join(part for part in parts if part != ".")
+    return Output(f"{folder}/{clean}" if folder else clean, md5, size, where)
+
+
+def _yaml(data: bytes, where: str, limit: int) -> dict[str, Any]:
+    # Late: a pointer as DVC writes it needs no parser, and yaml costs a hook 20 ms.
+    from soup_git.core.yamltext import load_yaml
+
+    if len(data) > limit:
+        raise FatalError(f"{where} is {len(data):,} bytes; at most {limit:,} are read")
+    if data.startswith(b"<<<<<<<") or b"\n<<<<<<< " in data:
+        raise FatalError(
+            f"{where} still has git's conflict markers in it",
+            hint=take_one_side(where),
+        )
+    try:
+        raw = load_yaml(data)
+    except ValueError as error:
+        raise _malformed(where, str(error)) from None
+    if not isinstance(raw, dict):
+        raise _malformed(where, "it is no mapping")
+    return raw
+
+
+def _malformed(where: str, what: str) -> FatalError:
+    return FatalError(f"{where} is not a DVC file: {what}", hint=f"git log -p -- {where}")

@@ -1,0 +1,59 @@
+"""What DVC calls a file or a folder: its digest, its listing, its place in a cache or a remote."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from operator import itemgetter
+from pathlib import Path
+
+from soup_git.core.digests import md5_hex
+from soup_git.errors import FatalError
+from soup_git.storage.files import TEMPORARY
+
+
+def address(store: Path, md5: str) -> Path:
+    """Where DVC's layout has an object, in a cache and in a remote."""
+    return store / "files" / "md5" / md5[:2] / md5[2:]
+
+
+def md5_of_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def folder_md5_of(folder: Path, md5_of: Callable[[Path], str] = md5_of_file) -> str:
+    """The digest (`….dir`) that DVC gives a folder, without storing it."""
+    listing = [
+        {"md5": md5_of(path), "relpath": path.relative_to(folder).as_posix()}
+        for path in walk(folder)
+    ]
+    return md5_hex(folder_listing(listing)) + ".dir"
+
+
+def folder_listing(files: list[dict[str, str]]) -> bytes:
+    """The bytes of DVC's folder object: JSON sorted by relpath, as `dvc add` writes it."""
+    return json.dumps(sorted(files, key=itemgetter("relpath")), sort_keys=True).encode()
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """The files below a folder, sorted, as DVC sees them.
+
+    A link to a file counts as that file (DVC's own cache links are such), one to a folder
+    is left out, and one that leads nowhere raises. git's and DVC's folders and our own
+    temporary files are left out.
+    """
+    for path in sorted(folder.iterdir()):
+        if path.name in {".git", ".dvc"} or path.match(TEMPORARY):
+            continue
+        if path.is_dir():
+            if not path.is_symlink():
+                yield from walk(path)
+        elif path.is_file():
+            yield path
+        elif path.is_symlink():
+            raise FatalError(
+                f"{path} is a link to {path.readlink()}, which is not there",
+                hint=f"rm {path}, or bring back what it points to",
+            )
