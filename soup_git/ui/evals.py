@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from soup_git.commands.evals import EvalRow, EvalsReport, SuiteEvals
 from soup_git.core.text import shortened
-from soup_git.ui.markup import Content, Html, commit, table, tag, together
+from soup_git.ui.markup import Content, Html, commit, moment, none_yet, table, tag, together
 
 
 def evals(found: EvalsReport) -> Html:
     if not found.suites:
-        return tag(
-            "p", "No evaluation is noted here yet: ",
-            tag("code", "git soup eval ADAPTER --suite FILE"), class_="none",
-        )  # fmt: skip
+        return none_yet("No evaluation is noted here yet: ", "git soup eval ADAPTER --suite FILE")
     return together(part for suite in found.suites for part in _suite(suite))
 
 
@@ -26,7 +23,7 @@ def _suite(suite: SuiteEvals) -> list[Content]:
 def _row(row: EvalRow, metrics: list[str]) -> list[Content]:
     names = (tag("span", name, class_="chip plain") for name in row.names)
     return [
-        tag("time", row.at[:16].replace("T", " "), datetime=row.at),
+        moment(row.at),
         together([commit(row.commit), *names]) if row.commit else "–",
         row.adapter,
         *(row.metrics[name].text() if name in row.metrics else "–" for name in metrics),

@@ -96,6 +96,16 @@ def _row(cells: Iterable[Content], kinds: Sequence[str | None]) -> Html:
     )
 
 
+def none_yet(words: str, command: str) -> Html:
+    """In the place of a list that would be empty: so it is, and what to type for its first row."""
+    return tag("p", words, tag("code", command), class_="none")
+
+
+def moment(date: str) -> Html:
+    """A date to the minute, its whole text for machines."""
+    return tag("time", date[:16].replace("T", " "), datetime=date)
+
+
 def chip(word: str) -> Html:
     """A state: the word says it, the colour only repeats it."""
     kinds = {

@@ -16,6 +16,7 @@ from soup_git.ui.markup import (
     commit,
     definitions,
     link,
+    none_yet,
     table,
     tag,
     together,
@@ -52,9 +53,7 @@ def _tally(states: Iterable[str]) -> Html | None:
 
 def _branches(found: BranchesReport) -> Html:
     if not found.branches:
-        return tag(
-            "p", "No branch pins anything yet: ", tag("code", "git soup branch NAME"), class_="none"
-        )
+        return none_yet("No branch pins anything yet: ", "git soup branch NAME")
     current = next((row.name for row in found.branches if row.current), None)
     header = ("branch", "state", "last eval", "adapters>", "base", "dataset", "config", "commit", "age", "")  # fmt: skip
     rows = (_row(row, current) for row in found.branches)

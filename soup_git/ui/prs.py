@@ -13,6 +13,8 @@ from soup_git.ui.markup import (
     commit,
     definitions,
     link,
+    moment,
+    none_yet,
     table,
     tag,
     together,
@@ -21,12 +23,7 @@ from soup_git.ui.markup import (
 
 def prs(found: PrsReport) -> Html:
     if not found.prs:
-        return tag(
-            "p",
-            "No pull-request page is stored here yet: ",
-            tag("code", "git soup pr TITLE"),
-            class_="none",
-        )
+        return none_yet("No pull-request page is stored here yet: ", "git soup pr TITLE")
     header = ("page", "title", "verdict", "updated", "by", "head")
     return table("Pull requests", header, map(_pr_row, found.prs), prose=("title", "verdict"))
 
@@ -37,7 +34,7 @@ def _pr_row(row: PrRow) -> list[Content]:
         link(address("prs", row.slug), row.slug),
         newest.title,
         _verdict(newest.verdict) or "–",
-        _when(newest),
+        moment(newest.date),
         newest.author,
         commit(newest.head) if newest.head else "–",
     ]
@@ -56,17 +53,13 @@ def _verdict(line: str) -> Html | None:
     )
 
 
-def _when(version: PageVersion) -> Html:
-    return tag("time", version.date[:16].replace("T", " "), datetime=version.date)
-
-
 def pr(slug: str, versions: Sequence[PageVersion], shown: PageVersion) -> Html:
     """The page as it was stored, and the versions that it had."""
     place = address("prs", slug, "page", at=shown.commit)
     facts = definitions(
         ("Verdict", _verdict(shown.verdict)),
         ("Head", commit(shown.head) if shown.head else None),
-        ("Updated", _when(shown)),
+        ("Updated", moment(shown.date)),
         ("By", shown.author),
     )
     frame = tag("iframe", src=place, title=f"The stored page of {slug}", sandbox=True)

@@ -15,6 +15,8 @@ from soup_git.ui.markup import (
     commit,
     definitions,
     link,
+    moment,
+    none_yet,
     table,
     tag,
     together,
@@ -23,12 +25,7 @@ from soup_git.ui.markup import (
 
 def runs(found: RunsReport) -> Html:
     if not found.runs:
-        return tag(
-            "p",
-            "No training run is recorded here yet: ",
-            tag("code", "git soup train"),
-            class_="none",
-        )
+        return none_yet("No training run is recorded here yet: ", "git soup train")
     header = ("run", "loss", "last loss>", "step>", "checkpoints>", "adapter", "last checkpoint", "commit")  # fmt: skip
     return table("Runs", header, (_run_row(row) for row in found.runs))
 
@@ -42,7 +39,7 @@ def _run_row(row: RunRow) -> list[Content]:
         str(row.step),
         str(row.checkpoints),
         row.adapter,
-        tag("time", row.date[:16].replace("T", " "), datetime=row.date),
+        moment(row.date),
         commit(row.commit),
     ]
 
