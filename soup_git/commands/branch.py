@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 import soup_git
-from soup_git.commands.lock import VERSION, adapter_digests
+from soup_git.commands.lock import adapter_digests, lock_of
 from soup_git.core.digests import sha256_hex
-from soup_git.core.lock import LOCK, Lock, now
+from soup_git.core.lock import LOCK, Lock
 from soup_git.core.names import check_name
 from soup_git.core.text import printable
 from soup_git.core.trainconfig import CONFIG_FILE, MAX_CONFIG_BYTES, ConfigPins, parse_config_pins
@@ -23,7 +22,6 @@ from soup_git.errors import FatalError
 from soup_git.render.report import Table, say
 from soup_git.storage.dvcfiles import POINTER_SUFFIX, pointer_text
 from soup_git.storage.dvcobjects import walk
-from soup_git.storage.environment import env_hash, environment
 from soup_git.storage.files import inside
 from soup_git.storage.gitrepo import RefUpdate
 from soup_git.storage.pins import Pin, base_model_pin
@@ -91,26 +89,12 @@ def create(
     data = _pin_dataset(workspace, snapshot, dataset, names)
     base_model = base_model or names.base
     base = base_model_pin(workspace, base_model, network=True, revision=names.revision)
-    for what, pin in (("base_model", base), ("dataset", data)):
-        if isinstance(pin, Pin) and pin.digest is None:
-            say(f"warning: {what} is not pinned: {pin.why}")
-    env = environment(workspace.facts)
+    if base.digest is None:
+        say(f"warning: base_model is not pinned: {base.why}")
     adapters = adapter_digests(snapshot)
-    lock = Lock(
-        soup_version=VERSION,
-        created_at=now(datetime.now(UTC)),
-        base_model=base_model,
-        base_model_sha=base.digest,
-        dataset_sha=data.sha256 if data else None,
-        dataset_md5=data.md5 if data else None,
-        dataset_path=data.path if data else None,
-        env_hash=env_hash(env),
-        env=env,
-        config_sha=sha256_hex(config_data),
-        config_path=config_path,
-        seed=names.seed,
-        adapters=adapters,
-    )
+    pin = Pin(data.sha256, data.path, md5=data.md5) if data else Pin(None)
+    pinned_config = Pin(sha256_hex(config_data), config_path)
+    lock = lock_of(workspace, pinned_config, base, pin, pin.source, names.seed, adapters)
     if snapshot.lock is None or snapshot.lock.run != lock.run:
         # What the pipeline made from other inputs is not the result of these.
         adapters.pop(PurePosixPath(names.output or "./output").as_posix(), None)

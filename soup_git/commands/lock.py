@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -145,21 +145,41 @@ def compute(
     for name, pin in (("base_model", base), ("dataset", data), ("config", pinned_config)):
         if pin.digest is None and not quiet:
             say(f"warning: {name} is not pinned: {pin.why}")
-    env = None if overrides.env_hash else environment(workspace.facts)
+    adapters = adapter_digests(snapshot, names.output)
+    return lock_of(
+        workspace, pinned_config, base, data, dataset, names.seed, adapters, overrides.env_hash
+    )
+
+
+def lock_of(
+    workspace: Workspace,
+    config: Pin,
+    base: Pin,
+    data: Pin,
+    dataset: str | None,
+    seed: int | None,
+    adapters: Mapping[str, str],
+    env_sha: str | None = None,
+) -> Lock:
+    """A lock of now, with these pins and this machine's environment, or the one of `env_sha`.
+
+    `dataset` is the dataset's own path; `data` may name the pointer that gives its bytes.
+    """
+    env = None if env_sha else environment(workspace.facts)
     return Lock(
         soup_version=VERSION,
         created_at=now(datetime.now(UTC)),
-        base_model=base_model,
+        base_model=base.source,
         base_model_sha=base.digest,
         dataset_sha=data.digest,
         dataset_md5=data.md5,
         dataset_path=dataset,
-        env_hash=overrides.env_hash or env_hash(env or {}),
+        env_hash=env_sha or env_hash(env or {}),
         env=env,
-        config_sha=pinned_config.digest,
-        config_path=config_path if pinned_config.digest else None,
-        seed=names.seed,
-        adapters=adapter_digests(snapshot, names.output),
+        config_sha=config.digest,
+        config_path=config.source if config.digest else None,
+        seed=seed,
+        adapters=adapters,
     )
 
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
 from soup_git.commands.branch import BranchReport, free_ref, pin_trailers, report_of
-from soup_git.commands.lock import VERSION
+from soup_git.commands.lock import lock_of
 from soup_git.core.digests import sha256_hex
-from soup_git.core.lock import LOCK, Lock, now
+from soup_git.core.lock import LOCK, Lock
 from soup_git.core.manifest import CONFIG, MANIFEST, Manifest, make_manifest
 from soup_git.core.trainconfig import CONFIG_FILE, ConfigPins, parse_config_pins
 from soup_git.errors import FatalError
-from soup_git.storage.environment import env_hash, environment
 from soup_git.storage.experiments import Experiment, Experiments, find_experiment
 from soup_git.storage.gitrepo import RefUpdate
-from soup_git.storage.pins import base_model_pin, pointer_pin
+from soup_git.storage.pins import Pin, base_model_pin, pointer_pin
 from soup_git.storage.snapshot import Snapshot, inside_folder
 from soup_git.storage.workspace import Workspace
 
@@ -81,24 +79,10 @@ def _lock(
     if found is not None and (found.config_sha, found.config_path) == (config_sha, CONFIG_FILE):
         return replace(found, adapters={**found.adapters, folder: md5})
     dataset = PurePosixPath(names.dataset).as_posix() if names.dataset else None
-    data = pointer_pin(workspace, snapshot, dataset) if dataset else None
+    data = pointer_pin(workspace, snapshot, dataset) if dataset else Pin(None)
     base = base_model_pin(workspace, names.base, network=True, revision=names.revision)
-    env = environment(workspace.facts)
-    return Lock(
-        soup_version=VERSION,
-        created_at=now(datetime.now(UTC)),
-        base_model=names.base,
-        base_model_sha=base.digest,
-        dataset_sha=data.digest if data else None,
-        dataset_md5=data.md5 if data else None,
-        dataset_path=dataset,
-        env_hash=env_hash(env),
-        env=env,
-        config_sha=config_sha,
-        config_path=CONFIG_FILE,
-        seed=names.seed,
-        adapters={folder: md5},
-    )
+    config = Pin(config_sha, CONFIG_FILE)
+    return lock_of(workspace, config, base, data, dataset, names.seed, {folder: md5})
 
 
 def _message(branch: str, experiment: Experiment, lock: Lock) -> str:
