@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from soup_git.migration import axolotlrows, trainerarguments
-from soup_git.migration.axolotlkeys import CHAT_TEMPLATES, KEYS, OWN_TEMPLATE, SPEED, TOKENIZER
+from soup_git.migration import axolotlrows, reasons, trainerarguments
+from soup_git.migration.axolotlkeys import CHAT_TEMPLATES, KEYS
 from soup_git.migration.draft import Draft, Reading
 from soup_git.migration.methods import carry_beta, choose
 from soup_git.migration.rules import TOGETHER, Rule, Tool, table, to, whole
@@ -125,7 +125,7 @@ def _template(reading: Reading, draft: Draft) -> None:
     if name in (None, "", "tokenizer_default"):
         return
     draft.apply(
-        to("data.chat_template", table(CHAT_TEMPLATES, OWN_TEMPLATE)), name, "chat_template"
+        to("data.chat_template", table(CHAT_TEMPLATES, reasons.OWN_TEMPLATE)), name, "chat_template"
     )
 
 
@@ -134,13 +134,13 @@ def _special_tokens(reading: Reading, draft: Draft) -> None:
     for name, token in tokens.items() if isinstance(tokens, dict) else ():
         if token:
             # What pads a batch is masked, whichever token it is.
-            draft.lose(TOKENIZER, "special_tokens", name, matters=name != "pad_token")
+            draft.lose(reasons.TOKENIZER, "special_tokens", name, matters=name != "pad_token")
 
 
 def _plugins(draft: Draft, plugins: Any) -> None:
     for i, name in enumerate(plugins if isinstance(plugins, list) else [plugins]):
         fast = any(part in str(name) for part in ("liger", "cut_cross_entropy", "kernels"))
-        why = SPEED if fast else "plugins are axolotl's own"
+        why = reasons.SPEED if fast else "plugins are axolotl's own"
         draft.lose(why, "plugins", i, matters=not fast)
 
 

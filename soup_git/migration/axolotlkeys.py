@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from soup_git.migration import reasons
 from soup_git.migration.draft import BASE
 from soup_git.migration.rules import (
     TOGETHER,
@@ -24,15 +25,9 @@ from soup_git.migration.rules import (
     whole,
 )
 
-SPEED = "speed only"
 _ATTENTION = "speed only; training.trl.model_init_kwargs: {attn_implementation: …} chooses one"
 _MEMORY = "where things are held in memory, not what is learnt"
-_TRACKING = "trackers are off: the run's history is in git"
 _LAUNCHER = "one process trains; the batch there was this one times the number of GPUs"
-OWN_TEMPLATE = "the tokenizer's own chat template is used; write this one to a .jinja file and name it in data.chat_template"
-_SAVING = "checkpoints are commits: training.save_steps says how often"
-_EVALUATING = "the validation loss is measured once an epoch, or every training.eval_steps"
-TOKENIZER = "set it in the base's tokenizer"
 _GENERATION = "an adapter's answers are looked at with git soup eval, not while it trains"
 
 CHAT_TEMPLATES = {
@@ -94,7 +89,7 @@ LORA: dict[str, Rule] = {
     "lora_rank_pattern": to("training.lora.rank_pattern"),
     "lora_alpha_pattern": to("training.lora.alpha_pattern"),
     "lora_fan_in_fan_out": to("training.lora.peft.fan_in_fan_out"),
-    "lora_model_dir": lost("training starts from a fresh adapter, not from this one"),
+    "lora_model_dir": lost(reasons.FRESH),
     "lora_on_cpu": cosmetic(_MEMORY),
     "peft_use_dora": to("training.lora.use_dora"),
     "peft_use_rslora": to("training.lora.use_rslora"),
@@ -105,17 +100,17 @@ LORA: dict[str, Rule] = {
     "peft_trainable_token_indices": to("training.lora.peft.trainable_token_indices"),
     "peft_ensure_weight_tying": to("training.lora.peft.ensure_weight_tying"),
     "peft_autocast_adapter_dtype": cosmetic("adapters are kept in 32 bits"),
-    "peft": lost("init_strategy: loftq is not carried over"),
+    "peft": lost(reasons.LOFTQ),
     "loraplus_lr_ratio": to("training.loraplus_lr_ratio", number),
     "loraplus_lr_embedding": to("training.loraplus_lr_embedding", number),
     "relora*": lost("training.relora_steps is written differently: docs/reference/tasks.md"),
     "jagged_restart*": lost(
         "training.relora_steps is written differently: docs/reference/tasks.md"
     ),
-    "lora_mlp_kernel": cosmetic(SPEED),
-    "lora_qkv_kernel": cosmetic(SPEED),
-    "lora_o_kernel": cosmetic(SPEED),
-    "lora_embedding_kernel": cosmetic(SPEED),
+    "lora_mlp_kernel": cosmetic(reasons.SPEED),
+    "lora_qkv_kernel": cosmetic(reasons.SPEED),
+    "lora_o_kernel": cosmetic(reasons.SPEED),
+    "lora_embedding_kernel": cosmetic(reasons.SPEED),
     "bnb_config_kwargs": lost("4bit is nf4 with double quantisation, 8bit is LLM.int8()"),
     "gptq": lost("a quantised base is loaded as its own config says"),
     "qlora_sharded_model_loading": cosmetic(_MEMORY),
@@ -143,7 +138,7 @@ TRAINING: dict[str, Rule] = {
     "micro_batch_size": TOGETHER,
     "batch_size": TOGETHER,
     "gradient_accumulation_steps": TOGETHER,
-    "eval_batch_size": cosmetic(_EVALUATING),
+    "eval_batch_size": cosmetic(reasons.EVALUATING),
     "auto_find_batch_size": lost("the batch size decides the bytes: training.batch_size says it"),
     "weight_decay": to("training.weight_decay", number),
     "max_grad_norm": to("training.max_grad_norm", number),
@@ -169,12 +164,12 @@ TRAINING: dict[str, Rule] = {
     "bfloat16": TOGETHER,
     "float16": TOGETHER,
     "float32": TOGETHER,
-    "tf32": cosmetic(SPEED),
+    "tf32": cosmetic(reasons.SPEED),
     "fp8*": lost("training in 8-bit floats is not offered"),
     "early_stopping_patience": to("training.early_stop_patience", whole),
-    "load_best_model_at_end": lost("the adapter is that of the last step; run/ID@STEP is any other"),
-    "metric_for_best_model": lost("the adapter is that of the last step; run/ID@STEP is any other"),
-    "greater_is_better": lost("the adapter is that of the last step; run/ID@STEP is any other"),
+    "load_best_model_at_end": lost(reasons.BEST),
+    "metric_for_best_model": lost(reasons.BEST),
+    "greater_is_better": lost(reasons.BEST),
     "loss_watchdog_threshold": to("training.loss_watchdog_threshold", number, matters=False),
     "loss_watchdog_patience": to("training.loss_watchdog_patience", whole, matters=False),
     "save_steps": to("training.save_steps", steps, matters=False),
@@ -183,12 +178,12 @@ TRAINING: dict[str, Rule] = {
     "save_total_limit": to("training.save_total_limit", positive, matters=False),
     **dict.fromkeys(
         ("saves_per_epoch", "save_strategy", "save_first_step", "save_only_model",
-         "save_safetensors", "dynamic_checkpoint", "tokenizer_save_jinja_files"), cosmetic(_SAVING),
+         "save_safetensors", "dynamic_checkpoint", "tokenizer_save_jinja_files"), cosmetic(reasons.SAVING),
     ),
     **dict.fromkeys(
         ("evals_per_epoch", "eval_strategy", "evaluation_strategy", "eval_sequence_len",
          "do_causal_lm_eval", "eval_causal_lm_metrics", "do_bench_eval", "bench_*"),
-        cosmetic(_EVALUATING),
+        cosmetic(reasons.EVALUATING),
     ),
     **dict.fromkeys(
         ("generate_samples", "num_generation_samples", "generation_*", "eval_table_size",
@@ -206,15 +201,15 @@ DATA_KEYS: dict[str, Rule] = {
     "sample_packing": to("training.packing"),
     "pretraining_sample_concatenation": to("training.packing"),
     "chat_template": TOGETHER,
-    "chat_template_jinja": lost(OWN_TEMPLATE),
+    "chat_template_jinja": lost(reasons.OWN_TEMPLATE),
     "chat_template_kwargs": lost("the chat template is given the row alone"),
     "default_system_message": lost("write it into the rows, as a first turn of role system"),
     "eot_tokens": lost("the chat template marks what is learnt: git soup data show --tokens"),
     "special_tokens": TOGETHER,
-    "tokens": lost(TOKENIZER),
-    "added_tokens_overrides": lost(TOKENIZER),
-    "fix_untrained_tokens": lost(TOKENIZER),
-    "shrink_embeddings": lost(TOKENIZER),
+    "tokens": lost(reasons.TOKENIZER),
+    "added_tokens_overrides": lost(reasons.TOKENIZER),
+    "fix_untrained_tokens": lost(reasons.TOKENIZER),
+    "shrink_embeddings": lost(reasons.TOKENIZER),
     "min_sample_len": lost("short rows are kept"),
     "max_prompt_len": lost("data.max_length is for prompt and answer together", 512),
     "shuffle_merged_datasets": cosmetic("rows are drawn at random, by training.seed"),
@@ -230,7 +225,7 @@ DATA_KEYS: dict[str, Rule] = {
          "streaming_multipack*", "dataset_prepared_path", "dataset_processes", "dataset_num_proc",
          "dataset_keep_in_memory", "dataset_shard_num", "dataloader_*", "remove_unused_columns",
          "num_dataset_shards_to_save", "preprocess_iterable", "total_num_tokens", "is_preprocess"),
-        cosmetic(SPEED),
+        cosmetic(reasons.SPEED),
     ),
     "dataset_shard_idx": lost("all rows of the file are read", 0),
 }  # fmt: skip
@@ -241,18 +236,18 @@ MODEL: dict[str, Rule] = {
     "trust_remote_code": to("trust_remote_code"),
     "base_model_config": TOGETHER,
     "tokenizer_config": TOGETHER,
-    "model_config": lost("the base's own config is used; change it in a copy of the base"),
-    "overrides_of_model_*": lost("the base's own config is used; change it in a copy of the base"),
-    "rope_scaling": lost("the base's own config is used; change it in a copy of the base"),
-    "resize_token_embeddings_to_32x": lost(TOKENIZER),
-    "mean_resizing_embeddings": lost(TOKENIZER),
+    "model_config": lost(reasons.CONFIG),
+    "overrides_of_model_*": lost(reasons.CONFIG),
+    "rope_scaling": lost(reasons.CONFIG),
+    "resize_token_embeddings_to_32x": lost(reasons.TOKENIZER),
+    "mean_resizing_embeddings": lost(reasons.TOKENIZER),
     "reinit_weights": lost("the base is trained as it is"),
     "unfrozen_parameters": lost("training.lora.modules_to_save trains whole modules"),
     "freeze_mm_modules": cosmetic("only the adapter trains"),
     "model_quantization_config*": lost("a quantised base is loaded as its own config says"),
     "quantize_moe_experts": lost("experts stay as the base has them"),
-    "qat": lost("quantisation-aware training is not offered"),
-    "quantization": lost("quantisation-aware training is not offered"),
+    "qat": lost(reasons.QAT),
+    "quantization": lost(reasons.QAT),
     "use_onebitllms": lost("1-bit training is not offered"),
     "is_mistral_derived_model": cosmetic("the base's own config decides its class"),
     **dict.fromkeys(
@@ -270,7 +265,7 @@ MODEL: dict[str, Rule] = {
     ),
     **dict.fromkeys(
         ("liger_*", "cut_cross_entropy*", "chunked_cross_entropy*", "torch_compile*", "use_kernels",
-         "tiled_mlp*", "unsloth_*", "experts_implementation"), cosmetic(SPEED),
+         "tiled_mlp*", "unsloth_*", "experts_implementation"), cosmetic(reasons.SPEED),
     ),
     **dict.fromkeys(
         ("activation_offloading", "layer_offloading", "selective_checkpointing", "low_cpu_mem_usage",
@@ -288,8 +283,8 @@ MODEL: dict[str, Rule] = {
     ),
     "plugins": TOGETHER,
     "output_dir": to("output", matters=False),
-    "resume_from_checkpoint": lost("an interrupted run of git-soup goes on by itself"),
-    "auto_resume_from_checkpoints": cosmetic("an interrupted run of git-soup goes on by itself"),
+    "resume_from_checkpoint": lost(reasons.RESUMING),
+    "auto_resume_from_checkpoints": cosmetic(reasons.RESUMING),
     "strict": cosmetic("an unknown key is always an error"),
     "use_eaft": lost("the loss is plain cross-entropy"),
     "eaft_*": lost("the loss is plain cross-entropy"),
@@ -297,11 +292,11 @@ MODEL: dict[str, Rule] = {
         ("wandb_*", "use_wandb", "mlflow_*", "use_mlflow", "comet_*", "use_comet", "swanlab_*",
          "use_swanlab", "trackio_*", "use_trackio", "lisa_otel", "use_otel_metrics", "otel_*",
          "use_tensorboard", "profiler_*", "include_tokens_per_second", "include_tkps", "use_ray",
-         "ray_*"), cosmetic(_TRACKING),
+         "ray_*"), cosmetic(reasons.TRACKING),
     ),
     **dict.fromkeys(
         ("hub_*", "push_dataset_to_hub", "hf_use_auth_token"),
-        cosmetic("nothing is uploaded while training; git soup push shares what was trained"),
+        cosmetic(reasons.UPLOAD),
     ),
 }  # fmt: skip
 
@@ -318,10 +313,10 @@ METHOD: dict[str, Rule] = {
     "dpo_loss_weights": lost("training.preference_loss_weights mixes losses"),
     "dpo_norm_loss": lost("training.preference_loss: sigmoid_norm does this"),
     "rpo_alpha": lost("training.preference_loss_weights: {dpo: 1, sft: …} does this"),
-    "precompute_ref_log_probs": cosmetic(SPEED),
-    "dpo_use_liger_kernel": cosmetic(SPEED),
-    "dpo_padding_free": cosmetic(SPEED),
-    "dpo_use_logits_to_keep": cosmetic(SPEED),
+    "precompute_ref_log_probs": cosmetic(reasons.SPEED),
+    "dpo_use_liger_kernel": cosmetic(reasons.SPEED),
+    "dpo_padding_free": cosmetic(reasons.SPEED),
+    "dpo_use_logits_to_keep": cosmetic(reasons.SPEED),
     "dpo_generate_during_eval": cosmetic(_GENERATION),
     "simpo_gamma": to("training.simpo_gamma", number),
     "cpo_alpha": to("training.cpo_alpha", number),
@@ -330,7 +325,7 @@ METHOD: dict[str, Rule] = {
     "center_rewards_coefficient": to("training.trl.center_rewards_coefficient", number),
     "num_labels": lost("the number of labels is that of the rows"),
     "ebft": lost("EBFT is not offered"),
-    "vllm": cosmetic(SPEED),
+    "vllm": cosmetic(reasons.SPEED),
     "trainer_cls": lost("TRL's trainer for the task trains"),
     **under("trl", {
         "beta": TOGETHER,
@@ -338,14 +333,14 @@ METHOD: dict[str, Rule] = {
         "reward_funcs": lost("training.reward_fn names them: docs/reference/tasks.md"),
         "reward_weights": to("training.trl.reward_weights"),
         "rollout_func": lost("answers are sampled by TRL"),
-        "use_vllm": cosmetic(SPEED),
-        "vllm_*": cosmetic(SPEED),
-        "use_liger_loss": cosmetic(SPEED),
-        "log_completions": cosmetic(_TRACKING),
-        "num_completions_to_print": cosmetic(_TRACKING),
-        "use_data_producer": cosmetic(SPEED),
+        "use_vllm": cosmetic(reasons.SPEED),
+        "vllm_*": cosmetic(reasons.SPEED),
+        "use_liger_loss": cosmetic(reasons.SPEED),
+        "log_completions": cosmetic(reasons.TRACKING),
+        "num_completions_to_print": cosmetic(reasons.TRACKING),
+        "use_data_producer": cosmetic(reasons.SPEED),
         "async_prefetch": lost("answers are sampled from the adapter as it is"),
-        "reward_num_workers": cosmetic(SPEED),
+        "reward_num_workers": cosmetic(reasons.SPEED),
         "chat_template_kwargs": lost("the chat template is given the row alone"),
         "*": TOGETHER,
     }),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from soup_git.migration.axolotlkeys import OWN_TEMPLATE, SPEED
+from soup_git.migration import reasons
 from soup_git.migration.datasets import ONE_PATH, data_file
 from soup_git.migration.draft import DATA, Draft, Reading
 from soup_git.migration.rules import TOGETHER, Rule, cosmetic, lost, opposite, to
@@ -36,10 +36,10 @@ _ROW_RULES: dict[str, Rule] = {
     "trust_remote_code": lost("a dataset is a file here"),
     "shards": lost("data.max_rows takes the first rows", 1),
     "shards_idx": lost("data.max_rows takes the first rows", 0),
-    "preprocess_shards": cosmetic(SPEED),
+    "preprocess_shards": cosmetic(reasons.SPEED),
     "conversation": cosmetic("the chat template writes the turns"),
-    "chat_template": lost(OWN_TEMPLATE, "tokenizer_default"),
-    "chat_template_jinja": lost(OWN_TEMPLATE),
+    "chat_template": lost(reasons.OWN_TEMPLATE, "tokenizer_default"),
+    "chat_template_jinja": lost(reasons.OWN_TEMPLATE),
     "field": lost(_COLUMNS, "text"),
     "field_messages": lost(_COLUMNS, "messages", "conversations"),
     "field_chosen": lost(_COLUMNS, "chosen"),

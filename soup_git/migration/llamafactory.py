@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from soup_git.migration import trainerarguments
+from soup_git.migration import reasons, trainerarguments
 from soup_git.migration.datasets import ONE_PATH, data_file
 from soup_git.migration.draft import BASE, DATA, Draft, Reading
 from soup_git.migration.methods import carry_beta, choose
@@ -28,12 +28,7 @@ from soup_git.migration.rules import (
     whole,
 )
 
-_SPEED = "speed only"
-_TRACKING = "trackers are off: the run's history is in git"
-_TOKENIZER = "set it in the base's tokenizer"
-_CONFIG = "the base's own config is used; change it in a copy of the base"
 _SERVING = "is for serving or exporting, not for training"
-_MODAL = "pictures, sound and films are not trained on"
 _OWN_TEMPLATE = "the tokenizer's own chat template is used: git soup data show 1 --tokens shows it"
 _REFERENCE = "the reference is the base without the adapter"
 _PPO = "PPO is gone from TRL; task rloo or grpo with the reward model does its work"
@@ -69,7 +64,7 @@ KEYS: dict[str, Rule] = {
     "model_name_or_path": to(BASE),
     "model_revision": to("revision", _revision),
     "trust_remote_code": to("trust_remote_code"),
-    "adapter_name_or_path": lost("training starts from a fresh adapter, not from this one"),
+    "adapter_name_or_path": lost(reasons.FRESH),
     "create_new_adapter": cosmetic("training starts from a fresh adapter"),
     "stage": TOGETHER,
     "finetuning_type": TOGETHER,
@@ -103,7 +98,7 @@ KEYS: dict[str, Rule] = {
     "interleave_probs": lost("data.train is one file or one folder: mix the rows there"),
     "mix_strategy": lost("data.train is one file or one folder: mix the rows there", "concat"),
     "ignore_pad_token_for_loss": lost("padding is never learnt", True),
-    "streaming": cosmetic(_SPEED),
+    "streaming": cosmetic(reasons.SPEED),
     "quantization_bit": TOGETHER,
     "quantization_method": lost(
         "a base is quantised by bitsandbytes; one that is quantised already loads as it is", "bnb"
@@ -134,14 +129,14 @@ KEYS: dict[str, Rule] = {
     "use_llama_pro": lost("new blocks are not added"),
     "mixture_of_depths": lost("is not offered"),
     "shift_attn": lost("LongLoRA's shifted attention is not offered"),
-    "rope_scaling": lost(_CONFIG),
+    "rope_scaling": lost(reasons.CONFIG),
     "moe_aux_loss_coef": lost("training.trl.model_init_kwargs: {router_aux_loss_coef: …} does this"),
     "train_from_scratch": lost("a base is trained, with an adapter"),
     "upcast_layernorm": lost("norms stay in the dtype of the base"),
     "upcast_lmhead_output": lost("the head stays in the dtype of the base"),
     **dict.fromkeys(
         ("resize_vocab", "split_special_tokens", "add_tokens", "add_special_tokens",
-         "new_special_tokens_config"), lost(_TOKENIZER),
+         "new_special_tokens_config"), lost(reasons.TOKENIZER),
     ),
     "init_special_tokens": cosmetic("belongs to tokens that are added"),
     "use_galore": lost(f"{_OPTIMIZER}: galore_adamw"),
@@ -152,11 +147,11 @@ KEYS: dict[str, Rule] = {
     **dict.fromkeys(
         ("galore_*", "apollo_*", "badam_*"), cosmetic("belongs to an optimizer that is not carried")
     ),
-    "freeze_vision_tower": lost(_MODAL, True),
-    "freeze_multi_modal_projector": lost(_MODAL, True),
-    "freeze_language_model": lost(_MODAL),
+    "freeze_vision_tower": lost(reasons.MODAL, True),
+    "freeze_multi_modal_projector": lost(reasons.MODAL, True),
+    "freeze_language_model": lost(reasons.MODAL),
     **dict.fromkeys(("image_*", "video_*", "audio_*", "media_dir", "use_audio_in_video",
-                     "crop_to_patches"), cosmetic(_MODAL)),
+                     "crop_to_patches"), cosmetic(reasons.MODAL)),
     **dict.fromkeys(
         ("freeze_trainable_layers", "freeze_trainable_modules", "freeze_extra_modules", "oft_*",
          "module_dropout"), cosmetic("belongs to a finetuning_type that is not offered"),
@@ -171,13 +166,13 @@ KEYS: dict[str, Rule] = {
          "use_v1_kernels", "low_cpu_mem_usage", "device_map", "quantization_device_map",
          "use_fast_tokenizer", "cache_dir", "adapter_folder", "buffer_size", "overwrite_cache",
          "preprocessing_batch_size", "preprocessing_num_workers", "data_shared_file_system",
-         "offload_folder", "use_kv_cache", "print_param_status"), cosmetic(_SPEED),
+         "offload_folder", "use_kv_cache", "print_param_status"), cosmetic(reasons.SPEED),
     ),
     **dict.fromkeys(
         ("plot_loss", "compute_accuracy", "swanlab_*", "use_swanlab", "enable_torch_profiler",
          "profiler_*", "profile_modules", "include_effective_tokens_per_second", "ray_*",
          "master_addr", "master_port", "placement_strategy", "resources_per_worker",
-         "eval_on_each_dataset", "eval_num_beams"), cosmetic(_TRACKING),
+         "eval_on_each_dataset", "eval_num_beams"), cosmetic(reasons.TRACKING),
     ),
     **dict.fromkeys(
         ("infer_*", "vllm_*", "sglang_*", "export_*", "do_sample", "temperature", "top_p", "top_k",
@@ -186,7 +181,7 @@ KEYS: dict[str, Rule] = {
     ),
     **dict.fromkeys(
         ("hf_hub_token", "ms_hub_token", "om_hub_token"),
-        cosmetic("a token does not belong into a file that git holds"),
+        cosmetic(reasons.SECRET),
     ),
 }  # fmt: skip
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from soup_git.migration import reasons
 from soup_git.migration.datasets import ONE_PATH, data_file
 from soup_git.migration.draft import DATA, Draft, Reading
 from soup_git.migration.methods import choose
@@ -23,8 +24,6 @@ from soup_git.migration.rules import (
 )
 from soup_git.migration.target import has_key
 
-_SPEED = "speed only"
-_MODAL = "pictures, sound and films are not trained on"
 _OWN_TEMPLATE = (
     "the tokenizer's own chat template is used; a .jinja file of the workspace is another"
 )
@@ -42,7 +41,7 @@ _CHECKPOINTING = {True: True, False: False, "selective": True, "medium": True, "
 
 KEYS: dict[str, Rule] = {
     "task": TOGETHER,
-    "modality": lost(_MODAL, "text"),
+    "modality": lost(reasons.MODAL, "text"),
     "backend": cosmetic("transformers and PEFT train"),
     "experiment_name": cosmetic("a run's name is its commit: git soup log"),
     "eval": cosmetic(_WATCHING),
@@ -52,12 +51,12 @@ KEYS: dict[str, Rule] = {
     "data.train_on_prompt": lost("training.assistant_only_loss: false does this"),
     "data.mask_history": lost("all of the assistant's turns are learnt"),
     "data.chat_template": to("data.chat_template", table(TEMPLATES, _OWN_TEMPLATE)),
-    "data.buffer_size": cosmetic(_SPEED),
-    "data.streaming": cosmetic(_SPEED),
+    "data.buffer_size": cosmetic(reasons.SPEED),
+    "data.streaming": cosmetic(reasons.SPEED),
     "data.remove_unused_columns": cosmetic("columns that are not read are named in the report"),
-    "data.image_*": lost(_MODAL, "bicubic"),
-    "data.video_*": lost(_MODAL),
-    "data.audio_*": lost(_MODAL),
+    "data.image_*": lost(reasons.MODAL, "bicubic"),
+    "data.video_*": lost(reasons.MODAL),
+    "data.audio_*": lost(reasons.MODAL),
     "training.lora.use_olora": TOGETHER,
     "training.lora.loftq_*": cosmetic("belongs to init_strategy: loftq"),
     "training.gradient_checkpointing": to(
@@ -76,7 +75,7 @@ KEYS: dict[str, Rule] = {
             *("training.gptq_disable_exllama", "training.bnb_4bit_quant_storage"),
             *("training.stream_*", "training.hub", "training.vllm_sleep_mode"),
         ),
-        cosmetic(_SPEED),
+        cosmetic(reasons.SPEED),
     ),
     **dict.fromkeys(
         (

@@ -7,6 +7,7 @@ https://huggingface.co/docs/trl/sft_trainer. An option that is not here goes und
 
 from __future__ import annotations
 
+from soup_git.migration import reasons
 from soup_git.migration.draft import Draft
 from soup_git.migration.rules import (
     TOGETHER,
@@ -23,14 +24,8 @@ from soup_git.migration.rules import (
     whole,
 )
 
-_TRACKING = "trackers are off: the run's history is in git"
-_UPLOAD = "nothing is uploaded while training; git soup push shares what was trained"
-_SAVING = "checkpoints are commits: training.save_steps says how often"
-_EVALUATING = "the validation loss is measured once an epoch, or every training.eval_steps"
-_SPEED = "speed only"
 _LOGGING = "has no effect on training"
 _LAUNCHER = "one process trains; the batch there was this one times the number of processes"
-_BEST = "the adapter is that of the last step; run/ID@STEP is any other"
 
 ARGUMENTS: dict[str, Rule] = {
     "output_dir": to("output", matters=False),
@@ -62,29 +57,29 @@ ARGUMENTS: dict[str, Rule] = {
     "bf16": TOGETHER,
     "fp16": TOGETHER,
     "do_train": lost("the config trains nothing", True),
-    **dict.fromkeys(("do_eval", "do_predict", "predict_with_generate"), cosmetic(_EVALUATING)),
+    **dict.fromkeys(("do_eval", "do_predict", "predict_with_generate"), cosmetic(reasons.EVALUATING)),
     **dict.fromkeys(
         ("report_to", "run_name", "project", "logging_dir", "logging_strategy", "trackio_space_id",
          "include_num_input_tokens_seen", "include_tokens_per_second", "skip_memory_metrics"),
-        cosmetic(_TRACKING),
+        cosmetic(reasons.TRACKING),
     ),
-    **dict.fromkeys(("push_to_hub", "hub_*"), cosmetic(_UPLOAD)),
+    **dict.fromkeys(("push_to_hub", "hub_*"), cosmetic(reasons.UPLOAD)),
     **dict.fromkeys(
         ("save_strategy", "save_safetensors", "save_only_model", "overwrite_output_dir",
-         "save_on_each_node"), cosmetic(_SAVING),
+         "save_on_each_node"), cosmetic(reasons.SAVING),
     ),
     **dict.fromkeys(
         ("eval_strategy", "evaluation_strategy", "per_device_eval_batch_size", "eval_on_start",
          "eval_accumulation_steps", "eval_delay", "bf16_full_eval", "fp16_full_eval",
          "prediction_loss_only", "batch_eval_metrics", "eval_packing"),
-        cosmetic(_EVALUATING),
+        cosmetic(reasons.EVALUATING),
     ),
     **dict.fromkeys(
         ("dataloader_num_workers", "dataloader_pin_memory", "dataloader_prefetch_factor",
          "dataloader_persistent_workers", "dataset_num_proc", "tf32", "torch_compile*",
          "use_liger_kernel", "liger_kernel_config", "torch_empty_cache_steps", "pad_to_multiple_of",
          "gradient_checkpointing_kwargs", "include_for_metrics", "padding_free"),
-        cosmetic(_SPEED),
+        cosmetic(reasons.SPEED),
     ),
     **dict.fromkeys(
         ("disable_tqdm", "log_level", "log_level_replica", "log_on_each_node", "logging_first_step",
@@ -97,10 +92,10 @@ ARGUMENTS: dict[str, Rule] = {
     ),
     "ddp_*": cosmetic(_LAUNCHER),
     **dict.fromkeys(
-        ("load_best_model_at_end", "metric_for_best_model", "greater_is_better"), lost(_BEST)
+        ("load_best_model_at_end", "metric_for_best_model", "greater_is_better"), lost(reasons.BEST)
     ),
     "group_by_length": lost("rows are drawn at random; training.packing wastes no padding either"),
-    "resume_from_checkpoint": lost("an interrupted run of git-soup goes on by itself"),
+    "resume_from_checkpoint": lost(reasons.RESUMING),
     "dataset_kwargs": lost("rows are tokenized before TRL sees them"),
     "data_seed": lost("training.seed decides the order of rows too"),
     "full_determinism": cosmetic("training.reproducible is exact by default"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from soup_git.migration import trainerarguments
+from soup_git.migration import reasons, trainerarguments
 from soup_git.migration.datasets import ONE_PATH, data_file
 from soup_git.migration.draft import BASE, DATA, Draft, Reading
 from soup_git.migration.methods import carry_beta, choose
@@ -30,12 +30,8 @@ from soup_git.migration.rules import (
     whole,
 )
 
-_SPEED = "speed only"
-_TRACKING = "trackers are off: the run's history is in git"
 _MODAL = "pictures and sound are not trained on"
 _SAVING = "the adapter is saved; git soup push shares it"
-_PRIVATE = "a token does not belong into a file that git holds"
-_OWN_TEMPLATE = "the tokenizer's own chat template is used; write this one to a .jinja file and name it in data.chat_template"
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 TEMPLATES = {
@@ -100,16 +96,16 @@ MODEL: dict[str, Rule] = {
     "full_finetuning": lost("full fine-tuning is not offered; git-soup trains a LoRA"),
     "trust_remote_code": to("trust_remote_code"),
     "revision": to("revision"),
-    "rope_scaling": lost("the base's own config is used; change it in a copy of the base"),
-    "resize_model_vocab": lost("set it in the base's tokenizer"),
-    "qat_scheme": lost("quantisation-aware training is not offered"),
+    "rope_scaling": lost(reasons.CONFIG),
+    "resize_model_vocab": lost(reasons.TOKENIZER),
+    "qat_scheme": lost(reasons.QAT),
     "random_state": cosmetic("training.seed decides everything that is random"),
-    "token": cosmetic(_PRIVATE),
+    "token": cosmetic(reasons.SECRET),
     **dict.fromkeys(
         ("device_map", "fast_inference", "max_lora_rank", "gpu_memory_utilization", "fix_tokenizer",
          "float8_kv_cache", "disable_log_stats", "use_exact_model_name", "offload_embedding",
          "unsloth_tiled_mlp", "float32_mixed_precision", "attn_implementation", "text_only",
-         "use_gradient_checkpointing"), cosmetic(_SPEED),
+         "use_gradient_checkpointing"), cosmetic(reasons.SPEED),
     ),
 }  # fmt: skip
 
@@ -127,15 +123,15 @@ LORA: dict[str, Rule] = {
     "use_rslora": to("training.lora.use_rslora"),
     "use_dora": to("training.lora.use_dora"),
     "init_lora_weights": to("training.lora.init_strategy", _init),
-    "loftq_config": lost("init_strategy: loftq is not carried over"),
+    "loftq_config": lost(reasons.LOFTQ),
     "use_gradient_checkpointing": to(
         "training.gradient_checkpointing", _checkpointing, matters=False
     ),
     "random_state": TOGETHER,
     "ensure_weight_tying": to("training.lora.peft.ensure_weight_tying"),
-    "qat_scheme": lost("quantisation-aware training is not offered"),
+    "qat_scheme": lost(reasons.QAT),
     "max_seq_length": cosmetic("is not used by Unsloth any more"),
-    "temporary_location": cosmetic(_SPEED),
+    "temporary_location": cosmetic(reasons.SPEED),
     "finetune_vision_layers": cosmetic(_MODAL),
     "finetune_language_layers": lost("training.lora.exclude_modules leaves modules alone", True),
     "finetune_attention_modules": lost("training.lora.target_modules names the modules", True),
@@ -170,7 +166,7 @@ ARGUMENTS: dict[str, Rule] = {
     "embedding_learning_rate": lost("one learning rate for embeddings and the rest"),
     "max_prompt_length": cosmetic("data.max_length is for prompt and answer together"),
     "output_dir": to("output", matters=False),
-    **dict.fromkeys(("use_vllm", "vllm_*", "unsloth_*"), cosmetic(_SPEED)),
+    **dict.fromkeys(("use_vllm", "vllm_*", "unsloth_*"), cosmetic(reasons.SPEED)),
 }
 
 # unsloth-cli.py: everything on one level.
@@ -225,11 +221,11 @@ BLOCKS: dict[str, Rule] = {
         **LORA,
         "lora_r": to("training.lora.r", whole),
         "vision_all_linear": cosmetic(_MODAL),
-        "use_loftq": lost("init_strategy: loftq is not carried over"),
+        "use_loftq": lost(reasons.LOFTQ),
     }),
-    "logging.hf_token": cosmetic(_PRIVATE),
-    "logging.wandb_token": cosmetic(_PRIVATE),
-    "logging.*": cosmetic(_TRACKING),
+    "logging.hf_token": cosmetic(reasons.SECRET),
+    "logging.wandb_token": cosmetic(reasons.SECRET),
+    "logging.*": cosmetic(reasons.TRACKING),
 }  # fmt: skip
 
 # A script: the arguments of the calls that configure something, by what they configure.
@@ -343,7 +339,7 @@ def _quantization(reading: Reading, draft: Draft, *at: str, default: bool) -> No
 def _template(reading: Reading, draft: Draft) -> None:
     where = ("get_chat_template", "chat_template")
     name = reading.get(*where)
-    draft.apply(to("data.chat_template", table(TEMPLATES, _OWN_TEMPLATE)), name, *where)
+    draft.apply(to("data.chat_template", table(TEMPLATES, reasons.OWN_TEMPLATE)), name, *where)
 
 
 def _rows(reading: Reading, draft: Draft) -> None:
