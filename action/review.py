@@ -19,6 +19,7 @@ from soup_git.forge import comments
 from soup_git.forge.api import api_for
 from soup_git.forge.client import Client
 from soup_git.render.report import say
+from soup_git.storage import gitremote
 from soup_git.storage.deepening import fetch_to_merge_base
 from soup_git.storage.exchange import notes_copy, refspecs, remote_named
 from soup_git.storage.files import write_atomically
@@ -34,7 +35,7 @@ def fetch(job: Job) -> int:
 
     def bring() -> str:
         base = fetch_to_merge_base(git, remote, change.base, change.head)
-        git.fetch(remote, refspecs(remote))
+        gitremote.fetch(git, remote, refspecs(remote))
         return base
 
     try:

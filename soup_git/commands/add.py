@@ -71,7 +71,7 @@ def add(workspace: Workspace, folders: Sequence[Path]) -> AddReport:
         for (folder, path), config in zip(named, configs, strict=True)
     ]
     stage = [file for adapter in added for file in _files_to_stage(adapter.path)]
-    workspace.git.stage(*stage)
+    workspace.git.index.stage(*stage)
     return AddReport(added)
 
 

@@ -23,7 +23,7 @@ from soup_git.render.report import Table, say
 from soup_git.storage.dvcfiles import POINTER_SUFFIX, pointer_text
 from soup_git.storage.dvcobjects import walk
 from soup_git.storage.files import inside
-from soup_git.storage.gitrepo import RefUpdate
+from soup_git.storage.gitformats import RefUpdate
 from soup_git.storage.pins import Pin, base_model_pin
 from soup_git.storage.snapshot import Snapshot
 from soup_git.storage.workspace import Workspace

@@ -83,7 +83,7 @@ def repair(workspace: Workspace, *, force: bool) -> None:
     """Bare `git soup checkout`: make the work tree hold what HEAD names."""
     git = workspace.git
     deleted = [path for path in git.paths("ls-files", "--deleted") if _is_ours(workspace, path)]
-    git.restore(deleted)
+    git.index.restore(deleted)
     # A pointer with changes of the user's (a stash, a cherry-pick) names what they want.
     plan = plan_restore(workspace, workspace.work_tree.outputs, {}, force=force)
     if plan.local_changes:
@@ -392,19 +392,19 @@ def _switch(
 ) -> None:
     """`git switch` over files whose bytes are safe; `given_up` None keeps all others."""
     git = workspace.git
-    before = git.index_of(way.equal)
-    git.adopt(ref, way.equal)
+    before = git.index.entries_at(way.equal)
+    git.index.adopt(ref, way.equal)
     for path in way.kept:
         (workspace.root / path).unlink()
     remote = None if ref.startswith("refs/heads/") else ref.removeprefix("refs/remotes/")
     try:
         git.switch(name, track=remote, discard=given_up is not None)
     except FatalError:
-        git.set_index(way.equal, before)
+        git.index.put_back(way.equal, before)
         for path, md5 in way.kept.items():
             workspace.dvc.restore_file(md5, workspace.root / path)
         raise
-    git.match_modes(way.equal)
+    git.index.match_modes(way.equal)
     for path in [] if given_up is None else [*given_up, *way.untracked]:
         say(f"warning: gave up the changes in {path}")
 

@@ -116,7 +116,7 @@ def init(
         to_stage += part.complete()
         states.append(PartState(part.name, "created", part.note))
     if to_stage:
-        git.stage(*to_stage)
+        git.index.stage(*to_stage)
     incomplete = check_only and any(state.state == "missing" for state in states)
     name = template.template.name if template else None
     report = InitReport(str(git.root), states, check_only, name, _next(template))

@@ -269,7 +269,7 @@ def _freeze(workspace: Workspace, before: str, *, amends: bool) -> None:
         text = freeze_stage(text, stage)
         say(f"froze stage {stage}: dvc repro leaves it alone while dvc.yaml says frozen: true")
     write_atomically(path, text)
-    git.stage("dvc.yaml")
+    git.index.stage("dvc.yaml")
     if amends:
         git.run_with_patience("commit", "--quiet", "--amend", "--no-edit", "--no-verify")
 

@@ -19,7 +19,7 @@ from soup_git.core.threeway import ConflictError, summarised
 from soup_git.core.waysout import take_one_side
 from soup_git.errors import FatalError
 from soup_git.render.report import say
-from soup_git.storage.gitrepo import heads_being_merged
+from soup_git.storage.gitformats import heads_being_merged
 from soup_git.storage.snapshot import DVC_LOCK
 from soup_git.storage.textmerge import MergedText, in_conflict
 from soup_git.storage.threeway import Merged, Merger

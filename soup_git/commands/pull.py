@@ -15,6 +15,7 @@ from soup_git.commands.fetching import Fetched, fetch_missing
 from soup_git.core.text import counted, printable
 from soup_git.errors import ExitCode, FatalError
 from soup_git.render.report import Table, say
+from soup_git.storage import gitremote
 from soup_git.storage.exchange import (
     Meeting,
     copies,
@@ -24,7 +25,7 @@ from soup_git.storage.exchange import (
     remote_named,
     renamed,
 )
-from soup_git.storage.gitrepo import RefUpdate
+from soup_git.storage.gitformats import RefUpdate
 from soup_git.storage.notes import merge_notes
 from soup_git.storage.versions import named_objects
 from soup_git.storage.workspace import Workspace
@@ -72,7 +73,7 @@ def pull(
     git = workspace.git
     name = remote_named(git, remote, push=False)
     seen = git.refs(copies(name))
-    git.fetch(name, refspecs(name), beside=True)
+    gitremote.fetch(git, name, refspecs(name), beside=True)
     notes = merge_notes(git, notes_copy(name))
     refs = _adopt(workspace, name, seen)
     branch, old = git.head_branch(), git.resolve("HEAD")

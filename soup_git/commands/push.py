@@ -10,6 +10,7 @@ from typing import ClassVar
 from soup_git.core.text import counted, printable
 from soup_git.errors import ExitCode, FatalError
 from soup_git.render.report import Table, say, size
+from soup_git.storage import gitremote
 from soup_git.storage.exchange import (
     LOCKS,
     Meeting,
@@ -19,7 +20,7 @@ from soup_git.storage.exchange import (
     remote_named,
     renamed,
 )
-from soup_git.storage.gitrepo import PushedRef
+from soup_git.storage.gitremote import PushedRef
 from soup_git.storage.notes import NOTES, merge_notes
 from soup_git.storage.versions import Named, named_objects
 from soup_git.storage.workspace import Workspace
@@ -191,7 +192,7 @@ def _push_refs(
     refused: list[PushedRef] = []
     before: dict[str, str] = {}
     for _ in range(_ATTEMPTS):
-        git.fetch(remote, refspecs(remote), prune=True)
+        gitremote.fetch(git, remote, refspecs(remote), prune=True)
         merge_notes(git, notes_copy(remote))
         met = meetings(git, remote)
         wanted = [m for m in met if m.relation in {"only here", "ahead"}]
@@ -206,7 +207,7 @@ def _push_refs(
             refused = []
             break
         before = git.refs(f"refs/remotes/{remote}/")
-        refused = git.push(remote, specs, {m.ref: m.there for m in wanted})
+        refused = gitremote.push(git, remote, specs, {m.ref: m.there for m in wanted})
         if not refused:
             break
         _refuse_for_good(remote, refused)

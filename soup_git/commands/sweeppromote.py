@@ -13,7 +13,7 @@ from soup_git.core.manifest import CONFIG, MANIFEST, Manifest, make_manifest
 from soup_git.core.trainconfig import CONFIG_FILE, ConfigPins, parse_config_pins
 from soup_git.errors import FatalError
 from soup_git.storage.experiments import Experiment, Experiments, find_experiment
-from soup_git.storage.gitrepo import RefUpdate
+from soup_git.storage.gitformats import RefUpdate
 from soup_git.storage.pins import Pin, base_model_pin, pointer_pin
 from soup_git.storage.snapshot import Snapshot, inside_folder
 from soup_git.storage.workspace import Workspace

@@ -17,7 +17,8 @@ from soup_git.core.notes import latest
 from soup_git.core.versions import TAGS, is_version, next_version, tag_ref
 from soup_git.errors import FatalError
 from soup_git.render.report import Table
-from soup_git.storage.gitrepo import GitRepo, RefUpdate
+from soup_git.storage.gitformats import RefUpdate
+from soup_git.storage.gitrepo import GitRepo
 from soup_git.storage.notes import read_notes
 from soup_git.storage.snapshot import Snapshot, inside_folder
 from soup_git.storage.workspace import Workspace

@@ -7,9 +7,7 @@ costs less than importing a library would.
 
 from __future__ import annotations
 
-import atexit
 import concurrent.futures
-import contextlib
 import os
 import re
 import shlex
@@ -20,13 +18,23 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
 from soup_git.core.text import printable
 from soup_git.errors import FatalError
+from soup_git.storage.gitfailures import in_words, lock_in_the_way, seconds_old
+from soup_git.storage.gitformats import (
+    RefUpdate,
+    TreeEntry,
+    branches_checked_out,
+    transaction,
+    tree_entries,
+    work_tree_folders,
+)
+from soup_git.storage.gitindex import GitIndex
+from soup_git.storage.gitobjects import ObjectReader
 
 OLDEST_GIT = (2, 38)  # merge-tree --write-tree, which dry runs of a merge stand on
 _LOCK_PATIENCE_SECONDS = 10.0
@@ -35,36 +43,6 @@ _NO_IDENTITY = {
     "GIT_AUTHOR_NAME": "git-soup", "GIT_AUTHOR_EMAIL": "git-soup@localhost",
     "GIT_COMMITTER_NAME": "git-soup", "GIT_COMMITTER_EMAIL": "git-soup@localhost",
 }  # fmt: skip
-# A lock file that another git holds; one that cannot be made for another reason (a full
-# disk, a folder without permission) is not busy and will not become free.
-_BUSY = re.compile(
-    r"Unable to create '(?P<path>[^']+\.lock)': File exists"
-    r"|could not lock config file (?P<config>[^:\n]+): File exists"
-)
-
-
-@dataclass(frozen=True)
-class TreeEntry:
-    mode: str
-    oid: str
-    path: str
-
-
-@dataclass(frozen=True)
-class RefUpdate:
-    """One line of a ref transaction; `old` None means "must not exist yet"."""
-
-    ref: str
-    new: str
-    old: str | None
-
-
-@dataclass(frozen=True)
-class PushedRef:
-    """A ref that a remote refused, in git's words."""
-
-    ref: str
-    why: str
 
 
 class GitRepo:
@@ -73,7 +51,6 @@ class GitRepo:
     def __init__(self, root: Path) -> None:
         """`root` is the top of the work tree."""
         self.root = root
-        self._batch: subprocess.Popen[bytes] | None = None
 
     @classmethod
     def discover(cls, start: Path) -> GitRepo:
@@ -112,7 +89,7 @@ class GitRepo:
         """Run git at the top of the work tree; a failure is a `FatalError` with git's words."""
         done = _start(arguments, self.root, input=input, env=env)
         if check and done.returncode:
-            raise self._failure(arguments, done)
+            raise self.failure(arguments, done)
         return done
 
     def run_in_view(self, *arguments: str) -> int:
@@ -131,30 +108,13 @@ class GitRepo:
         """What a git command with `-z` names; without it git quotes names that are not ASCII."""
         return _text(self.run(*_with_z(arguments)).stdout).split("\0")[:-1]
 
-    def _failure(
+    def failure(
         self,
         arguments: Sequence[str],
         done: subprocess.CompletedProcess[bytes],
         hint: str = "git status",
     ) -> FatalError:
-        said = _text(done.stderr).strip().replace("\t", "  ")
-        lock = _BUSY.search(said)
-        if lock:
-            return _left_lock(self._lock_file(lock))
-        # git's own advice is about git's own commands; ours follows.
-        lines = [line for line in said.split("\n") if line and not line.startswith("hint:")]
-        words = [line.removeprefix("fatal: ").removeprefix("error: ") for line in lines]
-        clean = "\n".join(words).strip()
-        if done.returncode < 0:
-            clean = f"git {arguments[0]} was ended by signal {-done.returncode}. {clean}".strip()
-        if "No space left on device" in clean or -done.returncode == signal.SIGXFSZ:
-            hint = "df -h . to see what is full, then type the command again"
-        if "empty ident name" in clean or "tell me who you are" in clean:
-            clean = "git does not know who you are, and a commit names its author"
-            hint = "git config --global user.name NAME, and user.email ADDRESS; then again"
-        return FatalError(
-            clean or f"git {' '.join(arguments[:2])} failed with {done.returncode}", hint=hint
-        )
+        return in_words(arguments, done.returncode, done.stderr, self.root, hint)
 
     def run_with_patience(
         self,
@@ -170,22 +130,14 @@ class GitRepo:
             done = self.run(*arguments, input=input, check=False, env=env)
             if not done.returncode:
                 return done
-            busy = _BUSY.search(_text(done.stderr))
+            lock = lock_in_the_way(done.stderr, self.root)
+            age = seconds_old(lock) if lock is not None else None
             # A lock that is older than our patience is not going away while we wait.
-            if not busy or time.monotonic() > deadline or self._is_stale(busy):
-                raise self._failure(arguments, done, hint)
+            is_stale = age is not None and age > _LOCK_PATIENCE_SECONDS
+            if lock is None or time.monotonic() > deadline or is_stale:
+                raise self.failure(arguments, done, hint)
             time.sleep(pause)
             pause = min(pause * 2, 0.25)
-
-    def _lock_file(self, busy: re.Match[str]) -> Path:
-        return Path(busy["path"] or f"{self.root / busy['config']}.lock")
-
-    def _is_stale(self, busy: re.Match[str]) -> bool:
-        try:
-            age = time.time() - self._lock_file(busy).stat().st_mtime
-        except OSError:
-            return False
-        return age > _LOCK_PATIENCE_SECONDS
 
     # -- where things are -----------------------------------------------------------------
 
@@ -252,24 +204,11 @@ class GitRepo:
 
     def checked_out(self) -> dict[str, str]:
         """Branch -> the work tree that has it checked out, over all linked work trees."""
-        found, folder = {}, ""
-        for line in self.lines("worktree", "list", "--porcelain"):
-            key, _, value = line.partition(" ")
-            if key == "worktree":
-                folder = value
-            elif key == "branch":
-                found[value.removeprefix("refs/heads/")] = folder
-        return found
+        return branches_checked_out(self.lines("worktree", "list", "--porcelain"))
 
     def work_trees(self) -> list[Path]:
         """The folders of all work trees, linked ones too; some may be gone."""
-        out = self.run("worktree", "list", "--porcelain", "-z").stdout
-        blocks = [block.split(b"\0") for block in out.split(b"\0\0") if block]
-        return [
-            Path(os.fsdecode(lines[0].removeprefix(b"worktree ")))
-            for lines in blocks
-            if b"bare" not in lines
-        ]
+        return work_tree_folders(self.run("worktree", "list", "--porcelain", "-z").stdout)
 
     def commits_among(self, words: Sequence[str]) -> list[str]:
         """Those of some object ids that name a commit which is here."""
@@ -296,23 +235,7 @@ class GitRepo:
     def tree(self, revision: str, *paths: str) -> list[TreeEntry]:
         """Every file below `paths` in a revision."""
         done = self.run("ls-tree", "-r", "-z", "--full-tree", revision, "--", *paths)
-        entries = []
-        for line in _text(done.stdout).split("\0")[:-1]:
-            meta, path = line.split("\t", 1)
-            mode, _, oid = meta.split(" ")
-            entries.append(TreeEntry(mode, oid, path))
-        return entries
-
-    def index(self, *paths: str) -> list[TreeEntry]:
-        """What is staged (and not in conflict) below `paths`."""
-        done = self.run("ls-files", "-z", "--stage", "--", *paths)
-        entries = []
-        for line in _text(done.stdout).split("\0")[:-1]:
-            meta, path = line.split("\t", 1)
-            mode, oid, stage = meta.split(" ")
-            if stage == "0":
-                entries.append(TreeEntry(mode, oid, path))
-        return entries
+        return tree_entries(done.stdout)
 
     def blobs(self, names: Iterable[str]) -> Iterator[tuple[str, bytes] | None]:
         """(object id, bytes) for each `OID` or `REV:PATH`, in order; None where missing.
@@ -320,28 +243,8 @@ class GitRepo:
         One `git cat-file --batch` serves all calls of this process.
         """
         for name in names:
-            found = self._object(name)
+            found = self._objects.read(name)
             yield (found[0], found[2]) if found is not None and found[1] == "blob" else None
-
-    def _object(self, name: str) -> tuple[str, str, bytes] | None:
-        """(object id, type, bytes) of what `name` names; None where missing."""
-        if "\n" in name:
-            return None
-        batch = self._batch_process()
-        assert batch.stdin is not None  # noqa: S101 - for the type checker
-        assert batch.stdout is not None  # noqa: S101
-        with contextlib.suppress(BrokenPipeError):
-            batch.stdin.write(os.fsencode(name) + b"\n")
-            batch.stdin.flush()
-        answer = batch.stdout.readline()
-        if not answer:
-            raise self._batch_ended(name)
-        parts = answer.split()
-        if len(parts) != 3 or answer.endswith((b" missing\n", b" ambiguous\n")):
-            return None
-        data = batch.stdout.read(int(parts[2]))
-        batch.stdout.read(1)
-        return parts[0].decode(), parts[1].decode(), data
 
     def blob(self, name: str) -> bytes | None:
         found = next(iter(self.blobs([name])))
@@ -356,7 +259,7 @@ class GitRepo:
             check=False, env=_environment(None),
         )  # fmt: skip
         if done.returncode:
-            raise self._failure(["cat-file"], done, "git fsck")
+            raise self.failure(["cat-file"], done, "git fsck")
 
     def notes_tree(self, revision: str) -> Iterator[tuple[str, str]]:
         """(noted object, blob of its note) for every note of a notes ref or commit.
@@ -364,39 +267,23 @@ class GitRepo:
         git spreads notes over folders by the first bytes of the object's id; read through
         the same `cat-file --batch` as `blobs`, so no process is started for it.
         """
-        yield from self._notes_below(f"{revision}^{{tree}}", "")
+        return self._objects.notes(revision)
 
-    def _notes_below(self, name: str, prefix: str) -> Iterator[tuple[str, str]]:
-        found = self._object(name)
-        if found is None or found[1] != "tree":
-            return
-        # A tree is `MODE NAME\0` and the id's own bytes, over and over.
-        (tree, _, data), at = found, 0
-        while at < len(data):
-            space, end = data.index(b" ", at), data.index(b"\0", at)
-            mode, part = data[at:space], prefix + data[space + 1 : end].decode("ascii", "replace")
-            at = end + 1 + len(tree) // 2
-            oid = data[end + 1 : at].hex()
-            if mode == b"40000" and len(part) < len(tree):
-                yield from self._notes_below(oid, part)
-            elif mode.startswith(b"100") and len(part) == len(tree):
-                yield part, oid
+    @cached_property
+    def _objects(self) -> ObjectReader:
+        return ObjectReader(self._start_reader, self._reader_ended)
 
-    def _batch_process(self) -> subprocess.Popen[bytes]:
-        if self._batch is None:
-            self._batch = subprocess.Popen(
-                [_git(), "-C", str(self.root), "cat-file", "--batch"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=_environment(None),
-            )
-            atexit.register(self.close)
-        return self._batch
+    def _start_reader(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [_git(), "-C", str(self.root), "cat-file", "--batch"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=_environment(None),
+        )
 
-    def _batch_ended(self, name: str) -> FatalError:
+    def _reader_ended(self, name: str) -> FatalError:
         """git gives up where a partial clone cannot get an object from its remote."""
-        self.close()
         if self.config_values("extensions.partialClone") or self.config_values(
             "remote.origin.promisor"
         ):
@@ -408,16 +295,7 @@ class GitRepo:
 
     def close(self) -> None:
         """End the process that `blobs` reads from, if there is one."""
-        if self._batch is not None:
-            # A server opens a repository for each request: none may stay until the exit.
-            atexit.unregister(self.close)
-            assert self._batch.stdin is not None  # noqa: S101
-            with contextlib.suppress(BrokenPipeError):
-                self._batch.stdin.close()
-            if self._batch.stdout is not None:
-                self._batch.stdout.close()
-            self._batch.wait()
-            self._batch = None
+        self._objects.close()
 
     def blob_ids(self, names: Sequence[str]) -> list[tuple[str, int] | None]:
         """(object id, size) for each `REV:PATH`; None where missing or no file."""
@@ -448,7 +326,7 @@ class GitRepo:
             "--", old, new, check=False,
         )  # fmt: skip
         if done.returncode not in {0, 1}:
-            raise self._failure(["diff"], done)
+            raise self.failure(["diff"], done)
         lines = _text(done.stdout).removesuffix("\n").split("\n")
         first = next((n for n, line in enumerate(lines) if line.startswith("@@ ")), len(lines))
         return lines[first:]
@@ -466,6 +344,10 @@ class GitRepo:
 
     # -- writing: objects first, refs last --------------------------------------------------
 
+    @cached_property
+    def index(self) -> GitIndex:
+        return GitIndex(self)
+
     def write_blob(self, data: bytes) -> str:
         return _text(self.run("hash-object", "-w", "--stdin", input=data).stdout).strip()
 
@@ -478,7 +360,7 @@ class GitRepo:
         with tempfile.TemporaryDirectory(prefix="soup-index-") as folder:
             env = {"GIT_INDEX_FILE": str(Path(folder, "index"))}
             self.run("read-tree", base or "--empty", env=env)
-            self.stage_blobs(changes, env=env)
+            self.index.put(changes, env=env)
             return self.text("write-tree", env=env)
 
     @cached_property
@@ -507,71 +389,9 @@ class GitRepo:
 
     def update_refs(self, updates: Sequence[RefUpdate], reason: str) -> None:
         """All of `updates`, or none: one transaction, each with the value it expects."""
-        lines = ["start"]
-        for update in updates:
-            if update.old is None:
-                lines.append(f"create {update.ref} {update.new}")
-            else:
-                lines.append(f"update {update.ref} {update.new} {update.old}")
-        lines += ["prepare", "commit", ""]
         self.run_with_patience(
             "-c", "core.filesRefLockTimeout=5000", "update-ref", "-m", reason, "--create-reflog", "--stdin",
-            input="\n".join(lines).encode(),
-        )  # fmt: skip
-
-    def stage(self, *paths: str) -> None:
-        """`git add` exactly these paths, whatever an ignore file says of them."""
-        self._with_paths("add", "--force", paths=paths)
-
-    def stage_blobs(
-        self, changes: Mapping[str, str | None], env: Mapping[str, str] | None = None
-    ) -> None:
-        """Put path -> blob id into the index, and take None out of it; no file is touched."""
-        lines = b""
-        for path, oid in changes.items():
-            entry = f"0 {'0' * self.id_length}" if oid is None else f"100644 {oid}"
-            lines += os.fsencode(f"{entry}\t{path}") + b"\0"
-        if lines:
-            self.run_with_patience("update-index", "-z", "--index-info", input=lines, env=env)
-
-    def restore(self, paths: Sequence[str]) -> None:
-        """Write these files anew as they are staged."""
-        if paths:
-            self._with_paths("checkout", paths=paths)
-
-    def adopt(self, revision: str, paths: Sequence[str]) -> None:
-        """Stage these files of a revision without looking at the work tree."""
-        wanted = set(paths)
-        self._set_entries([entry for entry in self.tree(revision) if entry.path in wanted])
-
-    def set_index(self, paths: Sequence[str], entries: Sequence[TreeEntry]) -> None:
-        """Give `paths` the entries they had (those without one leave the index); files stay."""
-        if paths:
-            names = b"".join(os.fsencode(path) + b"\0" for path in paths)
-            self.run_with_patience("update-index", "--force-remove", "-z", "--stdin", input=names)
-        self._set_entries(entries)
-
-    def _set_entries(self, entries: Sequence[TreeEntry]) -> None:
-        if entries:
-            lines = b"".join(os.fsencode(f"{e.mode} {e.oid}\t{e.path}\0") for e in entries)
-            self.run_with_patience("update-index", "--add", "-z", "--index-info", input=lines)
-
-    def index_of(self, paths: Sequence[str]) -> list[TreeEntry]:
-        """What is staged at exactly these paths."""
-        return self.index(*(f":(literal){path}" for path in paths)) if paths else []
-
-    def match_modes(self, paths: Sequence[str]) -> None:
-        """Make files executable, or not, as they are staged: git's own bit of a file's mode."""
-        for entry in self.index_of(paths):
-            file = self.root / entry.path
-            bits = 0o111 if entry.mode == "100755" else 0
-            file.chmod((file.stat().st_mode & 0o666) | bits)
-
-    def _with_paths(self, *arguments: str, paths: Sequence[str]) -> None:
-        """Run a command over paths that are names, not patterns, however many there are."""
-        self.run_with_patience(
-            "--literal-pathspecs", *arguments, "--pathspec-from-file=-", "--pathspec-file-nul",
-            input=b"".join(os.fsencode(path) + b"\0" for path in paths),
+            input=transaction(updates),
         )  # fmt: skip
 
     def switch(self, branch: str, *, track: str | None = None, discard: bool = False) -> None:
@@ -605,46 +425,6 @@ class GitRepo:
 
     # -- other repositories -------------------------------------------------------------------
 
-    def fetch(
-        self, remote: str, refspecs: Sequence[str], *, prune: bool = False, beside: bool = False
-    ) -> None:
-        """Fetch `refspecs`, alone or `beside` those that the remote is configured with.
-
-        `prune` forgets the copies of what the remote no longer has, below these refspecs only.
-        """
-        if beside:
-            key = f"remote.{remote}.fetch"
-            known = self.config_values(key)
-            new = [f"{key}={spec}" for spec in refspecs if spec not in known]
-            self._talk(*(word for value in new for word in ("-c", value)), "fetch", "--", remote)
-            return
-        flags = ["--no-tags", "--no-write-fetch-head", *(["--prune"] if prune else [])]
-        self._talk("fetch", *flags, "--", remote, *refspecs)
-
-    def push(
-        self, remote: str, refspecs: Sequence[str], leases: Mapping[str, str | None]
-    ) -> list[PushedRef]:
-        """`git push --atomic`; returns what was refused, and nothing when all went through.
-
-        `leases`: ref -> the value that it has there (None: it must not exist yet). Raises
-        when the remote could not be spoken to.
-        """
-        guards = [f"--force-with-lease={ref}:{oid or ''}" for ref, oid in leases.items()]
-        done = self._talk(
-            "push", "--atomic", "--porcelain", *guards, "--", remote, *refspecs, check=False
-        )
-        refused = [
-            PushedRef(names.partition(":")[2], why)
-            for line in _text(done.stdout).split("\n")
-            if line.startswith("!\t")
-            for _, names, why in [line.split("\t", 2)]
-        ]
-        if done.returncode and not refused:
-            raise self._failure(
-                ["push"], done, f"git ls-remote {remote}, to see whether it answers"
-            )
-        return refused
-
     def integrate(self, words: Sequence[str], *, conflicts: bool = False) -> bool:
         """`git merge` or `git rebase`; False when it stopped at conflicts, which git's words tell."""
         done = self.run(*words, check=False)
@@ -653,7 +433,7 @@ class GitRepo:
         if conflicts and (self.paths("ls-files", "--unmerged") or b"CONFLICT" in done.stdout):
             sys.stderr.write(printable(_text(done.stdout + done.stderr), keep_newlines=True))
             return False
-        raise self._failure(words, done, "git stash, then git soup pull again, then git stash pop")
+        raise self.failure(words, done, "git stash, then git soup pull again, then git stash pop")
 
     def is_ancestor(self, one: str, other: str) -> bool:
         return self.run("merge-base", "--is-ancestor", one, other, check=False).returncode == 0
@@ -664,7 +444,7 @@ class GitRepo:
         found = (line.rsplit(" ", 2) for line in self.lines("for-each-ref", form, *prefixes))
         return {ref: (oid, kind) for ref, oid, kind in found}
 
-    def _talk(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[bytes]:
+    def talk(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[bytes]:
         """Run what may ask for a password and take its time: progress goes to a terminal."""
         words = list(arguments)
         if sys.stderr.isatty():
@@ -690,7 +470,7 @@ class GitRepo:
         done = subprocess.CompletedProcess(words, process.wait(), out, said)
         if check and done.returncode:
             remote = words[words.index("--") + 1]
-            raise self._failure(
+            raise self.failure(
                 [arguments[0]], done, f"git ls-remote {remote}, to see whether it answers"
             )
         return done
@@ -698,15 +478,6 @@ class GitRepo:
 
 def _with_z(arguments: Sequence[str]) -> list[str]:
     return [*arguments[:1], "-z", *arguments[1:]]
-
-
-def heads_being_merged() -> dict[str, str]:
-    """Commit -> what the user called it, in a `git merge` that started us; else nothing.
-
-    git tells its drivers by GITHEAD_* variables; in a rebase or a cherry-pick there are none.
-    """
-    found = (re.fullmatch(r"GITHEAD_([0-9a-f]{40,64})", key) for key in os.environ)
-    return {match[1]: os.environ[match[0]] for match in found if match is not None}
 
 
 def git_version() -> tuple[int, int]:
@@ -759,14 +530,3 @@ def _outlives_ctrl_c() -> bool:
 
 def _text(data: bytes) -> str:
     return os.fsdecode(data)
-
-
-def _left_lock(path: Path) -> FatalError:
-    try:
-        age = f"it is {time.time() - path.stat().st_mtime:.0f} seconds old"
-    except OSError:
-        age = "it is gone by now"
-    return FatalError(
-        f"another git process holds {path}, or a killed one left it behind ({age})",
-        hint=f"if no git runs here any more: rm '{path}'",
-    )

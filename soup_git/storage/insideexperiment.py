@@ -40,4 +40,4 @@ def home_of(workspace: Workspace) -> Home:
 def keep_in_experiment(workspace: Workspace, *paths: str) -> None:
     """Inside an experiment, stage files that its commit should hold; elsewhere nothing."""
     if home_of(workspace).experiment is not None:
-        workspace.git.stage(*paths)
+        workspace.git.index.stage(*paths)

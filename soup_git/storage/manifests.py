@@ -15,7 +15,8 @@ from functools import cached_property
 from soup_git.core.manifest import MANIFEST, Manifest, parse_manifest
 from soup_git.errors import FatalError
 from soup_git.storage.files import write_atomically
-from soup_git.storage.gitrepo import GitRepo, heads_being_merged
+from soup_git.storage.gitformats import heads_being_merged
+from soup_git.storage.gitrepo import GitRepo
 
 _WEIGHTS = re.compile(rb"^weights md5:([0-9a-f]{32}) ", re.MULTILINE)
 _LINE = re.compile(r"(?P<blob>[0-9a-f]{40,64}) (?P<md5>[0-9a-f]{32})")

@@ -16,7 +16,8 @@ from soup_git.core.manifest import MANIFEST
 from soup_git.core.notes import EvalRecord, parse_note
 from soup_git.errors import FatalError
 from soup_git.storage.files import turn
-from soup_git.storage.gitrepo import GitRepo, RefUpdate
+from soup_git.storage.gitformats import RefUpdate
+from soup_git.storage.gitrepo import GitRepo
 from soup_git.storage.snapshot import inside_folder
 
 if TYPE_CHECKING:

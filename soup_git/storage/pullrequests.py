@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from soup_git.core.pullrequest import PRS
 from soup_git.core.text import printable
 from soup_git.errors import FatalError
-from soup_git.storage.gitrepo import GitRepo, RefUpdate
+from soup_git.storage.gitformats import RefUpdate
+from soup_git.storage.gitrepo import GitRepo
 
 PAGE, DATA, HTML, PICTURE = "pr.md", "pr.json", "pr.html", "heatmap.svg"
 

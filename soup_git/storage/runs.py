@@ -18,7 +18,7 @@ from soup_git.core.adapter import parse_adapter_config
 from soup_git.core.manifest import CONFIG, MANIFEST, WEIGHTS, Manifest, make_manifest
 from soup_git.errors import FatalError
 from soup_git.storage.files import write_atomically
-from soup_git.storage.gitrepo import RefUpdate
+from soup_git.storage.gitformats import RefUpdate
 from soup_git.storage.snapshot import inside_folder
 from soup_git.storage.workspace import Workspace
 

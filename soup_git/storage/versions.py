@@ -15,7 +15,8 @@ from soup_git.storage.dvcfiles import (
     parse_dvc_lock,
     published_outputs,
 )
-from soup_git.storage.gitrepo import GitRepo, TreeEntry
+from soup_git.storage.gitformats import TreeEntry
+from soup_git.storage.gitrepo import GitRepo
 from soup_git.storage.snapshot import DVC_LOCK
 
 _OURS = (MANIFEST, CONFIG, f"*{POINTER_SUFFIX}", DVC_LOCK, LOCK)

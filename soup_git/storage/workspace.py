@@ -88,7 +88,7 @@ class Workspace:
 
     @cached_property
     def staged(self) -> Snapshot:
-        return Snapshot(self, "", {entry.path: entry.oid for entry in self.git.index()})
+        return Snapshot(self, "", {entry.path: entry.oid for entry in self.git.index.entries()})
 
     @cached_property
     def work_tree(self) -> Snapshot:
