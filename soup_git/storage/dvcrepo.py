@@ -33,6 +33,7 @@ from soup_git.storage.files import (
     write_atomically,
 )
 
+_INTERRUPTED = 130
 _PAUSE_SECONDS = 0.5
 _YOUNG_SECONDS = 86_400  # far below any grace time, and rare enough to keep digests known
 
@@ -262,15 +263,10 @@ class DvcRepo:
                 waiting = lambda: None  # noqa: E731
             while self.is_busy:
                 time.sleep(_PAUSE_SECONDS)
-            try:
-                code = subprocess.run(
-                    command, cwd=self.root, check=False, stdout=sys.stderr,
-                    env=_environment(),
-                ).returncode  # fmt: skip
-            except KeyboardInterrupt:
-                # The stage got the same Ctrl-C, saved, and said how to go on.
-                return 130
-            if code == 0 or not self.is_busy:
+            code = _outlasted(
+                subprocess.Popen(command, cwd=self.root, stdout=sys.stderr, env=_environment())
+            )
+            if code in {0, _INTERRUPTED} or not self.is_busy:
                 return code
 
     def status(self) -> dict[str, Any]:
@@ -303,6 +299,19 @@ class DvcRepo:
             return any(is_dvc(pid) for pid in set(_holders(held)))
         except (FileNotFoundError, ValueError, AttributeError, TypeError, KeyError):
             return False
+
+
+def _outlasted(process: subprocess.Popen[bytes]) -> int:
+    """The exit code of a process that hears the same Ctrl-C as we do: it finishes its step,
+    saves, and says how to go on, and is left the time for it."""
+    interrupted = False
+    while True:
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:
+            interrupted = True
+        else:
+            return _INTERRUPTED if interrupted else code
 
 
 def _failed(arguments: Sequence[str], said: bytes, code: int) -> FatalError:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -256,3 +258,46 @@ def test_a_deep_folder_object(tmp_path: Path) -> None:
     repo.store_bytes(b"[" * 100_000, MD5 + ".dir")
     with pytest.raises(FatalError, match="no list of files"):
         repo.folder_files(MD5 + ".dir")
+
+
+SLOW = """\
+import pathlib, signal, sys, time
+
+def stop(*_):
+    time.sleep(1.5)  # a step that takes its time
+    pathlib.Path("saved").touch()
+    sys.exit(130)
+
+signal.signal(signal.SIGINT, stop)
+pathlib.Path("ready").touch()
+time.sleep(60)
+"""
+REPRO = """\
+import sys
+import time
+from pathlib import Path
+from soup_git.storage.dvcrepo import DvcRepo
+here = Path.cwd()
+sys.exit(DvcRepo(here, here, here / ".git").repro())
+"""
+
+
+def test_ctrl_c_waits_for_the_stage_that_hears_it_too(
+    tmp_path: Path, dvc: Callable[..., str]
+) -> None:
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    dvc(tmp_path, "init", "-q")
+    (tmp_path / "slow.py").write_text(SLOW)
+    (tmp_path / "dvc.yaml").write_text("stages: {train: {cmd: python slow.py}}\n")
+    process = subprocess.Popen(
+        [sys.executable, "-c", REPRO],
+        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    while not (tmp_path / "ready").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    assert (tmp_path / "saved").exists()
+    locks = json.loads((tmp_path / ".dvc" / "tmp" / "rwlock").read_text())
+    assert not any(locks.values())
