@@ -472,3 +472,125 @@ def test_three_trainings_in_a_row(tiny_base: Path, tmp_path: Path) -> None:
 
 
 _SHORT = "max_completion_length: 8"
+
+
+# -- several processes ----------------------------------------------------------------------------
+
+TWO = "  launcher: accelerate\n  num_processes: 2\n"
+EVEN = ("val_split: 0.2", "val_split: 0.0"), ("dropout: 0.1", "dropout: 0.0")
+# accelerate splits models among GPUs only. The rest of the way is the same on a CPU, where torch's
+# FSDP2 and gloo do it: the workers are told that theirs are GPUs.
+ANY_DEVICE = """\
+import os
+if "GIT_SOUP_WORKERS" in os.environ:
+    from accelerate.state import DistributedType, PartialState
+    begin = PartialState.__init__
+    def __init__(self, *args, **kwargs):
+        begin(self, *args, **kwargs)
+        if self._shared_state.get("distributed_type") == DistributedType.MULTI_CPU:
+            self._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+    PartialState.__init__ = __init__
+    from soup_git.training import adapter
+    factors = adapter.factors
+    def counted(model):
+        with open("split", "w") as file:
+            file.write(str(all(hasattr(p, "full_tensor") for p in model.parameters())))
+        return factors(model)
+    adapter.factors = counted
+"""
+LAUNCH = """\
+import sys
+from pathlib import Path
+from soup_git.training import launching, machine
+from soup_git.training.config import load_config
+config = load_config(Path("soup.yaml"))
+machine.prepare_process(config)
+words = [sys.executable, "-m", "soup_git.stages.train", "soup.yaml"]
+sys.exit(launching.launch(config, words, Path.cwd(), 2))
+"""
+
+
+def configure(root: Path, *changes: tuple[str, str], more: str = "") -> None:
+    text = (root / "soup.yaml").read_text().replace("training:\n", f"training:\n{more}")
+    for old, new in changes:
+        assert old in text, old
+        text = text.replace(old, new)
+    (root / "soup.yaml").write_text(text)
+
+
+def results(root: Path) -> list[bytes]:
+    names = ("adapter_model.safetensors", "../metrics.json", "../plots/loss.csv")
+    return [(root / "output" / name).read_bytes() for name in names]
+
+
+def test_two_processes_give_the_bytes_of_one_that_accumulates(trained: Path) -> None:
+    before = (trained / "soup.yaml").read_text()
+    configure(trained, *EVEN, ("batch_size: 4", "batch_size: 2"), more=TWO)
+    done = subprocess.run(
+        [str(PYTHON[0]), "-m", "dvc", "repro"], cwd=trained, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "effective batch 4 of 2 processes" in done.stderr
+    assert done.stderr.count("effective batch") == 1
+    run_id = re.findall(r"run/(\S+):", done.stderr)[-1]
+    log = run("git", "log", "--format=%s", f"soup/runs/{run_id}", "--not", "main", cwd=trained)
+    assert [line.split(":")[0] for line in log.splitlines()] == ["step 12", "step 9", "step 6", "step 3"]  # fmt: skip
+    together = results(trained)
+    run("git-soup", "lock", "check", cwd=trained)
+    assert "up to date" in run("dvc", "status", cwd=trained)
+
+    (trained / "soup.yaml").write_text(before)
+    accumulate = "  gradient_accumulation_steps: 2\n"
+    configure(trained, *EVEN, ("batch_size: 4", "batch_size: 2"), more=accumulate)
+    run("dvc", "repro", "-q", cwd=trained)
+    assert results(trained) == together
+
+
+def test_a_split_model_gives_the_bytes_of_a_whole_one(trained: Path, tmp_path: Path) -> None:
+    accumulate = "  gradient_accumulation_steps: 2\n"
+    configure(trained, *EVEN, ("batch_size: 4", "batch_size: 2"), more=accumulate)
+    run("dvc", "repro", "-q", cwd=trained)
+    whole = results(trained)
+    configure(trained, (accumulate, TWO + "  fsdp: full_shard\n"))
+    assert "GPUs, and there is none here" in run("dvc", "repro", cwd=trained, expect=255)
+    (tmp_path / "hook").mkdir()
+    (tmp_path / "hook" / "sitecustomize.py").write_text(ANY_DEVICE)
+    done = subprocess.run(
+        [str(PYTHON[0]), "-c", LAUNCH], cwd=trained, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "hook")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (trained / "split").read_text() == "True"
+    assert results(trained) == whole
+
+
+def test_two_interrupted_processes_go_on_to_the_same_bytes(trained: Path) -> None:
+    """With dropout, which each process draws from a seed of its own."""
+    configure(trained, ("batch_size: 4", "batch_size: 2"), more=TWO)
+    run("dvc", "repro", "-q", cwd=trained)
+    before = results(trained)
+    process = subprocess.Popen(
+        [str(PYTHON[0]), "-m", "dvc", "repro", "--force", "--single-item", "train"],
+        cwd=trained, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    state = trained / ".git" / "soup" / "training"
+    wait_for(lambda: list(state.glob("*/checkpoint-3/*.safetensors")) != [], process)
+    os.killpg(process.pid, signal.SIGINT)
+    said = process.communicate()[1]
+    assert process.returncode != 0
+    assert "interrupted at step" in said
+    assert list(state.glob("*/checkpoint-*/rng_state_1.pth"))
+    again = subprocess.run(
+        [str(PYTHON[0]), "-m", "dvc", "repro", "--force", "--single-item", "train"],
+        cwd=trained, capture_output=True, text=True,
+    )  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    assert "going on from step" in again.stderr
+    assert results(trained) == before
+
+
+def test_what_every_process_refuses_is_said_once(trained: Path) -> None:
+    configure(trained, ("lr: 1e-3", "lr: 1e30"), more=TWO)
+    said = run("dvc", "repro", cwd=trained, expect=255)
+    assert said.count("fatal: the loss is") == 1
+    assert "Traceback" not in said
