@@ -29,6 +29,7 @@ EXTRA_OF = {
         ("jsonschema", "referencing", "regex", "rouge_score", "sacrebleu"), ("eval", _SCORES)
     ),
     "sentence_transformers": ("embedding", "this trains a model to embed texts"),
+    "deepspeed": ("deepspeed", "this splits a model among processes"),
     "lm_eval": ("lm-eval", "this asks lm-evaluation-harness"),
 }  # fmt: skip
 """What an extra brings -> the extra, and what it is for."""

@@ -64,8 +64,8 @@ TRL_REFUSED = {
     "save_only_model": "a checkpoint could not be resumed",
     "ignore_data_skip": "a resumed run would see other rows",
     "enable_jit_checkpoint": "Ctrl-C saves already",
-    "save_on_each_node": "needs a launcher, which is not offered yet",
-    "log_on_each_node": "needs a launcher, which is not offered yet",
+    "save_on_each_node": "there is one machine",
+    "log_on_each_node": "there is one machine",
     "restore_callback_states_from_checkpoint": "git-soup restores its own state",
     "load_best_model_at_end": "the output is the last step; pick another with run/ID@STEP",
     "metric_for_best_model": "the output is the last step; pick another with run/ID@STEP",
@@ -79,12 +79,11 @@ TRL_REFUSED = {
     "log_level_replica": "has no effect here",
     "logging_first_step": "the curve is kept per training.logging_steps",
     "debug": "has no effect here",
-    "local_rank": "needs a launcher, which is not offered yet",
-    "fsdp*": "needs a launcher, which is not offered yet",
-    "deepspeed": "needs a launcher, which is not offered yet",
-    "ddp_*": "needs a launcher, which is not offered yet",
-    "parallelism_config": "needs a launcher, which is not offered yet",
-    "average_tokens_across_devices": "needs a launcher, which is not offered yet",
+    "local_rank": "the launcher says it",
+    "fsdp*": "that is training.fsdp, fsdp_layers and fsdp_min_num_params here",
+    "deepspeed": "that is training.deepspeed and deepspeed_zero here",
+    "parallelism_config": "processes share the rows; training.fsdp and deepspeed split the model",
+    "average_tokens_across_devices": "a token counts the same in every process",
     "dataset_text_field": "rows are tokenized before TRL sees them",
     "dataset_kwargs": "rows are tokenized before TRL sees them",
     "eos_token": "set it in the base's tokenizer",
@@ -130,7 +129,7 @@ PEFT_REFUSED = {
     "auto_mapping": "the task decides it",
     "peft_version": "PEFT writes it",
     "inference_mode": "the trainer decides it",
-    "megatron_*": "needs a launcher, which is not offered yet",
+    "megatron_*": "Megatron is not offered",
     "loftq_config": "that is training.lora.loftq_bits and loftq_iter here",
     "use_qalora": "PEFT pools the inputs in it, which no other tool that reads the adapter does",
     "qalora_group_size": "PEFT pools the inputs in it, which no other tool that reads it does",
@@ -160,6 +159,8 @@ def check(raw: dict[str, Any]) -> Iterator[tuple[Where, str]]:
     trl = mapping(training, "trl")
     ours = TRL_IS_OURS | {new: f"training.{key}" for key, new in task.options.items() if new}
     refused = {**TRL_REFUSED, **task.refuses}
+    if training.get("launcher") != "accelerate":
+        refused["ddp_*"] = "needs training.launcher: accelerate"
     refused |= {name: f"task {task.name} sets it" for name in task.sets if name not in ours}
     yield from _options(
         ("training", "trl"), trl, upstream.options(task.config_sources), ours, refused
@@ -167,6 +168,7 @@ def check(raw: dict[str, Any]) -> Iterator[tuple[Where, str]]:
     for name in sorted(_MODEL_KWARGS_OURS & set(mapping(trl, "model_init_kwargs"))):
         yield ("training", "trl", "model_init_kwargs", name), "is git-soup's to decide"
     yield from _peft(lora)
+    yield from _deepspeed(training)
     names = upstream.enum_values("transformers", "trainer_utils.py", "SchedulerType")
     scheduler = training.get("scheduler")
     if isinstance(scheduler, str) and scheduler not in names:
@@ -198,6 +200,18 @@ def _peft(lora: dict[str, Any]) -> Iterator[tuple[Where, str]]:
         if name not in _CORDA_OPTIONS:
             # Its cache files are pickles, and a cached init is no function of the config.
             yield (*at, "corda_config", name), f"only {', '.join(sorted(_CORDA_OPTIONS))} are taken"
+
+
+def _deepspeed(training: dict[str, Any]) -> Iterator[tuple[Where, str]]:
+    if training.get("deepspeed") is None:
+        return
+    if not upstream.installed("deepspeed"):
+        yield ("training", "deepspeed"), f"needs deepspeed: {upstream.extra_of('deepspeed')}"
+        return
+    known = upstream.options((("deepspeed", "runtime/zero/config.py", "DeepSpeedZeroConfig"),))
+    ours = {"stage": "training.deepspeed"}
+    zero = mapping(training, "deepspeed_zero")
+    yield from _options(("training", "deepspeed_zero"), zero, known, ours, {})
 
 
 def _options(

@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -561,6 +562,30 @@ def test_a_split_model_gives_the_bytes_of_a_whole_one(trained: Path, tmp_path: P
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (trained / "split").read_text() == "True"
+    assert results(trained) == whole
+
+
+@pytest.mark.skipif(find_spec("deepspeed") is None, reason="the deepspeed extra is not installed")
+def test_deepspeed_gives_the_bytes_of_one_process_and_resumes_to_them(trained: Path) -> None:
+    accumulate = "  gradient_accumulation_steps: 2\n"
+    configure(trained, *EVEN, ("batch_size: 4", "batch_size: 2"), more=accumulate)
+    run("dvc", "repro", "-q", cwd=trained)
+    whole = results(trained)
+    configure(trained, (accumulate, TWO + "  deepspeed: zero2\n"))
+    run("dvc", "repro", "-q", cwd=trained, DS_ACCELERATOR="cpu")
+    assert results(trained) == whole
+    process = subprocess.Popen(
+        ["dvc", "repro", "-q", "--force", "--single-item", "train"],
+        cwd=trained, stderr=subprocess.DEVNULL, start_new_session=True,
+        env={**os.environ, "DS_ACCELERATOR": "cpu"},
+    )  # fmt: skip
+    state = trained / ".git" / "soup" / "training"
+    wait_for(lambda: list(state.glob("*/checkpoint-3/*.safetensors")) != [], process)
+    os.killpg(process.pid, signal.SIGINT)
+    process.wait()
+    run(
+        "dvc", "repro", "-q", "--force", "--single-item", "train", cwd=trained, DS_ACCELERATOR="cpu"
+    )
     assert results(trained) == whole
 
 
