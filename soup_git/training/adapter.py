@@ -241,8 +241,15 @@ def _whole(path: Path, write: Any) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def check_alive(tensors: Tensors, initial: Tensors, targets: list[str], lora: LoraBlock) -> None:
-    """Refuse an adapter that is healthy in its loss curve only.
+def check_alive(
+    tensors: Tensors,
+    initial: Tensors,
+    targets: list[str],
+    lora: LoraBlock,
+    why_still: str = "was the learning rate 0 all through, in warmup?",
+) -> None:
+    """Refuse an adapter that is healthy in its loss curve only; `why_still` is what may have kept
+    it from changing at all.
 
     Raises FatalError when a tensor is not finite, when nothing moved from the start, when
     the update is zero, or when a targeted module has no tensors.
@@ -256,9 +263,7 @@ def check_alive(tensors: Tensors, initial: Tensors, targets: list[str], lora: Lo
     if missing:
         raise _dead(f"{len(missing)} of {len(targets)} modules were not saved: {missing[0]}")
     if all(torch.equal(t, initial[name]) for name, t in tensors.items()):
-        raise _dead(
-            "training changed nothing in it (was the learning rate 0 all through, in warmup?)"
-        )
+        raise _dead(f"training changed nothing in it ({why_still})")
     second = [t for name, t in tensors.items() if _SECOND.search(name)]
     if not lora.mutates_base and second and not any(t.any() for t in second):
         raise _dead("its update is zero everywhere")

@@ -9,10 +9,15 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+BASIC = ("step", "loss", "learning_rate", "grad_norm")
+"""What every point of a curve has."""
+UNDECIDED = "undecided"
+"""Share of the groups of answers whose rewards were all the same: nothing is learnt of them."""
 
 
 def rounded(value: float) -> float:
@@ -33,14 +38,25 @@ class Curve:
     learning_rate: float = 0.0
     grad_norm: float = 0.0
     """The largest since the last point, before clipping: a mean would hide a spike."""
+    others: dict[str, float] = field(default_factory=dict)
+    """Sums since the last point of what a method tells of a step beside its loss (a reward)."""
 
-    def step(self, step: int, loss: float, learning_rate: float, grad_norm: float) -> None:
+    def step(
+        self,
+        step: int,
+        loss: float,
+        learning_rate: float,
+        grad_norm: float,
+        others: Mapping[str, float],
+    ) -> None:
         # A norm that is no number has to stay one, and `max` may lose it.
         self.grad_norm = grad_norm if not grad_norm <= self.grad_norm else self.grad_norm
         self.summed += loss
         self.total += loss
         self.pending += 1
         self.learning_rate = learning_rate
+        for name, value in others.items():
+            self.others[name] = self.others.get(name, 0.0) + value
         if step % self.every == 0:
             self._close(step)
 
@@ -50,8 +66,9 @@ class Curve:
 
     def _close(self, step: int) -> None:
         point = {"step": step, "loss": self.latest, "learning_rate": self.learning_rate}
-        self.points.append(point | {"grad_norm": self.grad_norm})
-        self.summed, self.pending, self.grad_norm = 0.0, 0, 0.0
+        others = {name: total / self.pending for name, total in self.others.items()}
+        self.points.append(point | {"grad_norm": self.grad_norm} | others)
+        self.summed, self.pending, self.grad_norm, self.others = 0.0, 0, 0.0, {}
 
     def evaluated(self, step: int, loss: float) -> None:
         if not self.evals or self.evals[-1]["step"] != step:

@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from transformers.trainer_callback import TrainerState
 
 from soup_git.errors import ExitCode, FatalError
 from soup_git.training import adapter, checkpoints, endings, launching, optimizers
-from soup_git.training.curve import Curve
+from soup_git.training.curve import UNDECIDED, Curve
 from soup_git.training.endings import Watchdog
 from soup_git.training.lora import relora
 from soup_git.training.prepared import Prepared
@@ -36,6 +36,7 @@ from soup_git.training.schema import SoupConfig
 
 OnCheckpoint = Callable[[int, Path, float, float], None]
 TRIGGER = ".checkpoint_now"
+_UNDECIDED_STEPS = 10
 _FACTORS = "factors.safetensors"
 
 
@@ -160,6 +161,8 @@ class Run:
         self.on_epoch: Callable[[int], str] | None = None
         """Judges the adapter after an epoch: why training should stop, or nothing."""
         self.watchdog = Watchdog(config.training)
+        self.undecided = 0
+        """Steps in a row, from the first, in which no two answers to a prompt had other rewards."""
         self.ended_by: FatalError | None = None
         """What the gate or the watchdog ended the training with."""
         self.trigger: Path | None = None
@@ -209,6 +212,16 @@ class Run:
         `git soup why`."""
         checkpoints.note_failure(self.state_dir, asdict(self.curve) | {"failed_at": step})
 
+    def hear(self, step: int, told: Mapping[str, float]) -> None:
+        """What a method tells of a step: where nothing can be learnt, say so before the end."""
+        if told.get(UNDECIDED) == 1.0 and self.undecided == step - 1:
+            self.undecided = step
+            if step == _UNDECIDED_STEPS:
+                self.processes.say(
+                    f"no two answers to a prompt had different rewards in {step} steps: nothing is "
+                    "learnt from them (easier prompts, more num_generations, another reward)"
+                )
+
     def measured(self, step: int, eval_loss: float, control: Any) -> None:
         """A validation loss: the lowest so far is a checkpoint, and after too many it is over."""
         training, evals = self.config.training, self.curve.evals
@@ -219,6 +232,14 @@ class Run:
         if over or endings.lowest(evals, training.early_stop_threshold) == len(evals) - 1:
             control.should_save = True
         control.should_training_stop = control.should_training_stop or over
+
+    def check_alive(self, step: int) -> None:
+        """Raises FatalError where nothing was learnt, after the last `step`."""
+        args = (self.factors, self.initial, self.targets, self.config.training.lora)
+        if self.undecided == step:
+            adapter.check_alive(*args, "no two answers to a prompt ever had different rewards")
+        else:
+            adapter.check_alive(*args)
 
     def measure_the_end(self, step: int, eval_set: Prepared) -> None:
         """Close the curve, with the validation loss of the last step."""
@@ -320,12 +341,14 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         run = self._run
-        told = (run.step_loss, run.stop_requested, run.asked_for_a_checkpoint())
+        asked = (run.step_loss, run.stop_requested, run.asked_for_a_checkpoint())
         # One process's Ctrl-C is everybody's: they have to stop after the same step.
-        loss, stop, save = run.processes.mean(told, args.device)
+        loss, stop, save = run.processes.mean(asked, args.device)
         run.step_loss = 0.0
         run.stop_requested |= stop > 0  # a signal may have come while this was asked
-        run.curve.step(state.global_step, loss, self._learning_rate, run.grad_norm)
+        told = run.trainer.told_of_step()
+        run.curve.step(state.global_step, loss, self._learning_rate, run.grad_norm, told)
+        run.hear(state.global_step, told)
         if why := run.watchdog.barks(state.global_step, loss):
             run.failed(None)
             run.ended_by = FatalError(
@@ -387,7 +410,7 @@ class _ProgressLine:
         left = round(pace * (state.max_steps - state.global_step))
         sys.stderr.write(
             f"\r\x1b[Kepoch {state.epoch:.1f}  {bar}  step {state.global_step}/{state.max_steps}"
-            f"  loss {curve.latest:.3f}  lr {curve.learning_rate:.1e}"
+            f"  loss {curve.latest:.3f}{_reward(curve)}  lr {curve.learning_rate:.1e}"
             f"  eta {left // 60}:{left % 60:02d}"
         )
         sys.stderr.flush()
@@ -395,6 +418,11 @@ class _ProgressLine:
     def close(self) -> None:
         if self._shown and self._open:
             sys.stderr.write("\n")
+
+
+def _reward(curve: Curve) -> str:
+    latest = curve.points[-1].get("reward") if curve.points else None
+    return "" if latest is None else f"  reward {latest:.3f}"
 
 
 @contextlib.contextmanager
@@ -408,6 +436,13 @@ def untouched_generators() -> Iterator[None]:
     np.random.set_state(numpy)
 
 
+class Reticent:
+    """Goes behind a trainer class: most have nothing to tell of a step beside its loss."""
+
+    def told_of_step(self) -> dict[str, float]:
+        return {}
+
+
 def with_exactness(trainer_class: type) -> type:
     """The trainer class with `ExactMixin` in front."""
-    return type(f"Exact{trainer_class.__name__}", (ExactMixin, trainer_class), {})
+    return type(f"Exact{trainer_class.__name__}", (ExactMixin, trainer_class, Reticent), {})

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from soup_git.core.text import printable
 from soup_git.training import adapter
 from soup_git.training.checkpoints import step_of
-from soup_git.training.curve import Curve, as_csv, rounded
+from soup_git.training.curve import BASIC, Curve, as_csv, rounded
 from soup_git.training.lora import kinds
 from soup_git.training.machine import Machine
 from soup_git.training.material import Material
@@ -38,7 +38,8 @@ class TrainReport:
     truncated_rows: int
     dropped_rows: int
     tokens: int
-    loss_tokens: int
+    loss_tokens: int | None
+    """Tokens that the loss is on; None where it is on something else (a label, a reward)."""
     modules: int
     trainable_parameters: int
     parameters: int
@@ -47,6 +48,10 @@ class TrainReport:
     eval_loss: float | None
     lowest_eval_step: int | None
     """With training.early_stop_patience: the step whose validation loss nothing later beat."""
+    epochs: float
+    """How often the rows were seen; `rows` and the tokens are those of the dataset."""
+    latest: dict[str, float] = field(default_factory=dict)
+    """What the method told of its latest steps beside the loss: rewards."""
     run: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -79,7 +84,7 @@ class TrainReport:
             truncated_rows=train_set.truncated + eval_set.truncated,
             dropped_rows=train_set.dropped + eval_set.dropped,
             tokens=train_set.tokens,
-            loss_tokens=train_set.loss_tokens,
+            loss_tokens=train_set.loss_tokens or None,
             modules=len(run.targets),
             trainable_parameters=trainable,
             parameters=total,
@@ -87,6 +92,8 @@ class TrainReport:
             final_loss=rounded(curve.latest),
             eval_loss=rounded(curve.evals[-1]["eval_loss"]) if curve.evals else None,
             lowest_eval_step=lowest_eval_step,
+            epochs=rounded(run.trainer.state.epoch or 0.0),
+            latest={k: rounded(v) for k, v in _others(curve).items()},
             run=facts | {f"sha256 of {name}": sha for name, sha in material.inputs.items()},
         )
 
@@ -96,9 +103,15 @@ class TrainReport:
         keys = (
             *("steps", "rows", "validation_rows", "truncated_rows", "dropped_rows", "tokens"),
             *("loss_tokens", "trainable_parameters", "train_loss", "final_loss", "eval_loss"),
-            "lowest_eval_step",
+            *("lowest_eval_step", "epochs"),
         )
-        return {key: getattr(self, key) for key in keys if getattr(self, key) is not None}
+        found = {key: getattr(self, key) for key in keys if getattr(self, key) is not None}
+        return found | self.latest
+
+
+def _others(curve: Curve) -> dict[str, float]:
+    last = curve.points[-1] if curve.points else {}
+    return {k: v for k, v in last.items() if k not in BASIC}
 
 
 def header(material: Material, here: Machine, peft_model: Any) -> str:
@@ -138,6 +151,6 @@ def write(report: TrainReport, curve: Curve, root: Path) -> None:
     (root / "metrics.json").write_text(text, encoding="utf-8")
     plots = root / "plots"
     plots.mkdir(exist_ok=True)
-    points = ("step", "loss", "learning_rate", "grad_norm")
-    (plots / "loss.csv").write_text(as_csv(curve.points, points))
+    points = dict.fromkeys((*BASIC, *(name for point in curve.points for name in point)))
+    (plots / "loss.csv").write_text(as_csv(curve.points, tuple(points)))
     (plots / "eval_loss.csv").write_text(as_csv(curve.evals, ("step", "eval_loss")))

@@ -112,7 +112,7 @@ def train(
         run.measure_the_end(steps, material.eval_set)
         lowest = _lowest_eval(run, steps)
         tensors, settings = run.adapter()
-        adapter.check_alive(run.factors, run.initial, run.targets, config.training.lora)
+        run.check_alive(steps)
         if team.is_main:
             adapter.save(tensors, settings, output)
         team.wait()

@@ -45,6 +45,10 @@ def build(material: Material, here: Machine, peft_model: Any, state_dir: Path) -
         )
     except (ValueError, TypeError, ImportError, NotImplementedError) as error:
         raise config.refuse("training", f"TRL refuses this: {error}") from error
+    if task.trainer == "transformers:Trainer":
+        # transformers leaves accumulated losses undivided where forward takes **kwargs; the
+        # losses of heads are means over a batch all the same.
+        trainer.model_accepts_loss_kwargs = False
     if training.eval_steps is None:
         batches = len(trainer.get_train_dataloader())
         per_epoch = math.ceil(batches / training.gradient_accumulation_steps)

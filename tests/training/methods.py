@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
 from pathlib import Path
 from typing import Any
@@ -45,9 +46,14 @@ def run(workspace: Path, *overrides: str, resume: bool = False, **options: Any) 
     return train(config, workspace_root=workspace, output=output, state_dir=state, **options)
 
 
+def points(workspace: Path) -> list[dict[str, float]]:
+    """plots/loss.csv, a point each."""
+    with (workspace / "plots" / "loss.csv").open(encoding="utf-8") as file:
+        return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+
+
 def curve(workspace: Path) -> list[float]:
-    lines = (workspace / "plots" / "loss.csv").read_text().splitlines()[1:]
-    return [float(line.split(",")[1]) for line in lines]
+    return [point["loss"] for point in points(workspace)]
 
 
 class Words:

@@ -10,7 +10,7 @@ import pytest
 from soup_git.errors import FatalError
 from soup_git.training.config import load_config
 from tests.training import tiny_model as tiny
-from tests.training.methods import prepare, run
+from tests.training.methods import points, prepare, run
 
 OTTERS, BAKERS = tiny.SENTENCES[1], tiny.SENTENCES[2]
 STEPS = ("training.max_steps=16", "training.lora.dropout=0.0")
@@ -63,6 +63,23 @@ def test_a_classifier_learns_a_rule(workspace: Path) -> None:
     for n in (41, 42):
         bakers, otters = label(f"{n} {(BAKERS, OTTERS)[n % 2]}")
         assert (otters > bakers) == bool(n % 2)
+
+
+@pytest.mark.parametrize("task", ["classifier", "prm"])
+def test_accumulated_losses_are_those_of_one_large_batch(workspace: Path, task: str) -> None:
+    if task == "prm":
+        rows = [{"prompt": OTTERS, "completions": ["1", BAKERS], "labels": [n % 2 == 0, True]}
+                for n in range(12)]  # fmt: skip
+    else:
+        rows = [{"text": f"{n} {OTTERS}", "label": "ab"[n % 2]} for n in range(12)]
+    prepare(workspace, task, rows)
+    names = ["training.label_names=[a, b]"] if task == "classifier" else []
+    even = (*names, "training.max_steps=1", "training.warmup_steps=0", "training.lora.dropout=0.0")
+    whole = run(workspace, *even, "training.batch_size=12")
+    norm = points(workspace)[0]["grad_norm"]
+    parts = run(workspace, *even, "training.batch_size=4", "training.gradient_accumulation_steps=3")
+    assert parts.final_loss == pytest.approx(whole.final_loss, rel=1e-4)
+    assert points(workspace)[0]["grad_norm"] == pytest.approx(norm, rel=1e-3)
 
 
 def test_a_classifier_of_several_labels_and_one_of_numbers(workspace: Path) -> None:

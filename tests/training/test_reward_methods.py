@@ -12,7 +12,7 @@ import pytest
 from soup_git.errors import FatalError
 from soup_git.training.config import load_config
 from tests.training import tiny_model as tiny
-from tests.training.methods import prepare, run, steerable
+from tests.training.methods import points, prepare, run, steerable
 
 PROMPTS = [{"prompt": f"{n} and", "answer": str(n)} for n in range(6)]
 SHORT = ("training.trl={max_completion_length: 8}", "training.num_generations=4")
@@ -49,6 +49,25 @@ def test_a_reward_that_can_be_learnt_is(
     run(workspace, *often, *options, "training.reward_fn=letters.py")
     rewards = given(workspace)
     assert sum(rewards[-3:]) > 2 * sum(rewards[:3]) > 0
+    told = points(workspace)
+    assert [point["reward"] for point in told] == pytest.approx(rewards, rel=1e-4)
+    metrics = json.loads((workspace / "metrics.json").read_text())
+    assert metrics["reward"] == told[-1]["reward"]
+    assert 0 < metrics["answer_tokens"] <= 4
+    assert "loss_tokens" not in metrics
+
+
+def test_rewards_that_are_all_the_same_are_told_as_that(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepare(workspace, "rloo", PROMPTS)
+    with pytest.raises(FatalError, match="no two answers to a prompt ever had different rewards"):
+        run(
+            workspace, *SHORT, "training.reward_fn=accuracy", "training.max_steps=10",
+            "training.trl={max_completion_length: 2, beta: 0.0}",
+        )  # fmt: skip
+    said = capsys.readouterr().err
+    assert "no two answers to a prompt had different rewards in 10 steps" in said
 
 
 @pytest.mark.parametrize("variant", ["standard", "dapo", "dr_grpo", "bnpo", "gspo", "cispo"])

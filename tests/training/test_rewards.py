@@ -166,6 +166,23 @@ def test_a_function_of_the_workspace_gets_what_it_asks_for(tmp_path: Path) -> No
     assert reward(tmp_path, code)([turns]) == [6.0]
 
 
+def test_equal_calls_draw_equal_random_numbers(tmp_path: Path) -> None:
+    body = """\
+import random
+
+def reward_fn(completions, **_):
+    names = {"a", "b", "c", "d", "e"}
+    return [random.random() + list(names).index("c") for _ in completions]
+"""
+    (tmp_path / "r.py").write_text(body)
+    asked = [Asked("rows:1", {"prompt": "p"}, text) for text in ("a", "b")]
+    first, second = (WorkspaceReward("r.py", tmp_path, 30) for _ in range(2))
+    drawn = first(asked)
+    assert drawn[0] != drawn[1]
+    assert first([asked[0]]) != drawn[:1]
+    assert second(asked) == drawn
+
+
 @pytest.mark.parametrize(
     ("body", "what"),
     [

@@ -5,6 +5,7 @@ Imported late: it loads TRL.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ import trl
 from torch.utils.data import Sampler
 
 from soup_git.errors import FatalError
+from soup_git.training.curve import UNDECIDED
 from soup_git.training.methods.pairtrainers import FromBase
 
 
@@ -42,12 +44,23 @@ class ByEpoch(Sampler):  # type: ignore[misc]
         return len(self._theirs)
 
 
+_TOLD = {
+    "reward": "reward",
+    "reward_std": "reward_std",
+    "kl": "kl",
+    "completions/mean_length": "answer_tokens",
+    "frac_reward_zero_std": UNDECIDED,
+}
+"""TRL's name of a number that it keeps of each batch of answers -> ours in the curve."""
+
+
 class Prompted:
     """Goes in front of a trainer that generates: the prompts are tokens already."""
 
     def __init__(self, *args: Any, train_dataset: Any, **kwargs: Any) -> None:
         super().__init__(*args, train_dataset=train_dataset, **kwargs)  # type: ignore[call-arg]
         self._prompt_ids: dict[str, list[int]] = {}
+        self._told: dict[str, int] = {}
         arguments: Any = self.args  # type: ignore[attr-defined]
         at_once = arguments.generation_batch_size // arguments.num_generations
         if len(train_dataset) < at_once:
@@ -55,6 +68,22 @@ class Prompted:
                 f"a step answers {at_once} prompts, and there are {len(train_dataset)} to train on",
                 hint="a smaller training.batch_size, a larger training.num_generations, more rows",
             )
+
+    def told_of_step(self) -> dict[str, float]:
+        """Means over the batches of answers since this was asked last."""
+        kept: Any = self._metrics["train"]  # type: ignore[attr-defined]
+        found = {}
+        for theirs, ours in _TOLD.items():
+            values = kept.get(theirs, [])
+            new = [v for v in values[self._told.get(theirs, 0) :] if math.isfinite(v)]
+            self._told[theirs] = len(values)
+            if new:
+                found[ours] = sum(new) / len(new)
+        return found
+
+    def log(self, *args: Any, **kwargs: Any) -> None:
+        super().log(*args, **kwargs)  # type: ignore[misc]
+        self._told = {}  # TRL forgets what it has logged
 
     def _get_train_sampler(self, dataset: Any = None) -> ByEpoch:
         return ByEpoch(super()._get_train_sampler(dataset))  # type: ignore[misc]

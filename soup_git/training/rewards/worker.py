@@ -2,15 +2,17 @@
 
 Called as `python -m soup_git.training.rewards.worker FILE FUNCTION` in the workspace. Reads
 one call per line of JSON, answers with a line each: `{"rewards": […]}` or `{"error": "…"}`.
-What the function prints goes to stderr.
+What the function prints goes to stderr, and equal calls draw equal random numbers.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import inspect
 import json
 import os
+import random
 import sys
 import traceback
 from collections.abc import Callable
@@ -34,11 +36,22 @@ def main(file: str, name: str) -> None:
         return
     say({"rewards": []})
     for line in sys.stdin:
+        _seed(line)
         try:
             rewards = function(**json.loads(line))
             say({"rewards": [_number(reward) for reward in rewards]})
         except (Exception, SystemExit) as error:  # noqa: BLE001
             say({"error": f"it raised {_last(error, file)}"})
+
+
+def _seed(call: str) -> None:
+    """What a function draws at random is a function of what it was asked, also in a run that
+    was interrupted in between."""
+    seed = int.from_bytes(hashlib.sha256(call.encode()).digest()[:4], "big")
+    random.seed(seed)
+    for name in ("numpy.random", "torch.random"):
+        if (module := sys.modules.get(name)) is not None:
+            (module.seed if name.startswith("numpy") else module.manual_seed)(seed)
 
 
 def _loaded(file: str, name: str) -> Callable[..., Any]:

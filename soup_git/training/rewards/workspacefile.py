@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import queue
 import subprocess
 import sys
@@ -69,6 +70,8 @@ class WorkspaceReward:
             stdout=subprocess.PIPE,
             text=True,
             cwd=self._root,
+            # As the sandbox for a model's code: the order of a set is not to decide a reward.
+            env={**os.environ, "PYTHONHASHSEED": "0"},
             start_new_session=True,  # Ctrl-C ends a step of training, not this
         )
         weakref.finalize(self, _end, self._process)
