@@ -8,9 +8,9 @@ right by itself, so that `--check` and `init` can never disagree.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 from soup_git.core.templates import (
@@ -40,7 +40,7 @@ _HEADING = "# git-soup (git soup init)"
 class PartState:
     part: str
     state: str
-    """ok, created, completed or missing."""
+    """ok, created, kept or missing."""
     note: str
 
 
@@ -72,6 +72,8 @@ class _Part:
     complete: Callable[[], list[str]]
     """Returns the paths that git should hold."""
     note: str
+    there: Callable[[], str] = lambda: "ok"
+    """The state of what is not missing: kept, where it is another one than this would make."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +83,27 @@ class Start:
     template: Template
     base: str
     dataset: str
+    given: Mapping[str, str] = field(default_factory=dict)
+    """Option -> value, of those that say more than the template does."""
 
 
 def start(name: str, base: str | None, dataset: str | None) -> Start:
     """The template called `name`; its own base and dataset where none is given."""
     template = template_named(name)
-    return Start(template, base or template.base, dataset or template.dataset)
+    given = {"--base": base, "--dataset": dataset}
+    chosen = Start(
+        template,
+        base or template.base,
+        dataset or template.dataset,
+        {option: value for option, value in given.items() if value is not None},
+    )
+    path = PurePosixPath(chosen.dataset)
+    if path.is_absolute() or ".." in path.parts:
+        raise FatalError(
+            f"--dataset {chosen.dataset} is not a path inside the workspace",
+            hint="cp the file into the repository, for example into data/",
+        )
+    return chosen
 
 
 def init(
@@ -111,7 +128,7 @@ def init(
         missing = part.missing()
         if check_only or not missing:
             note = ", ".join(missing) if missing else part.note
-            states.append(PartState(part.name, "missing" if missing else "ok", note))
+            states.append(PartState(part.name, "missing" if missing else part.there(), note))
             continue
         to_stage += part.complete()
         states.append(PartState(part.name, "created", part.note))
@@ -119,7 +136,7 @@ def init(
         git.index.stage(*to_stage)
     incomplete = check_only and any(state.state == "missing" for state in states)
     name = template.template.name if template else None
-    report = InitReport(str(git.root), states, check_only, name, _next(template))
+    report = InitReport(str(git.root), states, check_only, name, _next(template, states))
     return report, ExitCode.CHECK_FAILED if incomplete else ExitCode.OK
 
 
@@ -207,13 +224,31 @@ def _pipeline(git: GitRepo, start: Start) -> _Part:
             write_atomically(target_inside(git.root, name), texts[name].encode())
         return created
 
-    configs = ", ".join(name for name in texts if name.endswith((_SOUP, PIPELINE)))
-    return _Part(configs, missing, complete, start.template.summary)
+    configs = [name for name in texts if name.endswith((_SOUP, PIPELINE))]
+    own = [name for name in configs if name.endswith(_SOUP) and (git.root / name).exists()]
+    if own and start.given:
+        options = " and ".join(f"{option} {value}" for option, value in start.given.items())
+        raise FatalError(
+            f"{own[0]} is there already, and {options} would fill in a new one",
+            hint=f"edit {own[0]}, or git mv it away and type this again",
+        )
+
+    def there() -> str:
+        same = all((git.root / name).read_text("utf-8", "replace") == texts[name] for name in own)
+        return "ok" if same else "kept"
+
+    return _Part(", ".join(configs), missing, complete, start.template.summary, there)
 
 
-def _next(start: Start | None) -> list[str]:
+def _next(start: Start | None, states: Sequence[PartState]) -> list[str]:
     if start is None:
         return [_NEXT]
+    kept = [state.part for state in states if state.state == "kept"]
+    if kept:
+        return [
+            f"{kept[0]}: yours, and not what template {start.template.name} has",
+            "  git soup config check says whether it is valid",
+        ]
     data = {start.dataset: start.template.rows[0], **(start.template.more_data or {})}
     rows = [f"  rows in {path}, as {FORMATS[form].example}" for path, form in data.items()]
     configs = [name for name in start.template.files if name.endswith(_SOUP)]

@@ -39,6 +39,8 @@ CLIPPED = 10.0  # times max_grad_norm in the middle of the run: steps a tenth as
 WARMUP_SHARE = 0.4  # of all steps; recipes warm up for 3 to 10 per cent
 STRAIGHT = 0.6  # of the first third's fall still in the last third: a curve bends far more
 LOW_RATE = 5e-5  # LoRA trains at 1e-4 to 5e-4, ten times full fine-tuning's rate
+USUAL_RATE = 2e-4  # the default of soup.yaml
+FAR_TOO_HIGH = 2e-2  # a hundred times that: no recipe for adapters comes near
 HIGHEST_RATE = 5e-4  # what is proposed at most, whatever the share of the one that failed
 
 
@@ -176,6 +178,18 @@ def _too_hot(
 
 def _never_fell(evidence: Evidence, start: float, end: float) -> Finding:
     rate = evidence.settings.get("training.lr")
+    told = f"the loss began at {_n(start)} and ended at {_n(end)} after {evidence.steps} steps"
+    if rate is not None and rate > FAR_TOO_HIGH:
+        still = sum(p.grad_norm == 0 for p in evidence.points)
+        gone = (
+            f"; at {still} of {len(evidence.points)} points no gradient was left" if still else ""
+        )
+        return Finding(
+            "never fell", PROBLEM, 0.9, f"{told}, at a rate of {rate:.1e}{gone}",
+            "Nothing was learnt: the rate is far too high, and the first steps left what the model "
+            "knew.",
+            [Change("training.lr", f"{USUAL_RATE:g}")],
+        )  # fmt: skip
     low = rate is not None and rate < LOW_RATE
     change = [Change("training.lr", _n(max(1e-4, 10 * rate)))] if low and rate is not None else []
     change += [
@@ -183,8 +197,7 @@ def _never_fell(evidence: Evidence, start: float, end: float) -> Finding:
         *([] if low else [Change("training.lr", "three times higher, then three times lower")]),
     ]
     return Finding(
-        "never fell", PROBLEM, 0.85,
-        f"the loss began at {_n(start)} and ended at {_n(end)} after {evidence.steps} steps",
+        "never fell", PROBLEM, 0.85, told,
         "Nothing was learnt: the rate is too low, the model knows these rows already, or what "
         "is in the loss cannot be predicted.",
         change,

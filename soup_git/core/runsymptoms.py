@@ -89,8 +89,14 @@ def _size(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             "few rows", WARNING, 0.3, f"{rows:.0f} training rows; under {FEW_ROWS} are few",
             "The adapter learns these rows and not what they have in common.",
-            [Change("data.train", "some hundred rows"), Change("training.lora.r", "8")],
+            [Change("data.train", "some hundred rows"), *_smaller(evidence)],
         )  # fmt: skip
+
+
+def _smaller(evidence: Evidence) -> list[Change]:
+    """An adapter of half the rank, where it has one to halve."""
+    rank = evidence.settings.get("training.lora.r", 0)
+    return [Change("training.lora.r", f"{rank // 2:.0f}")] if rank > 4 else []
 
 
 def _rows(evidence: Evidence) -> Iterator[Finding]:

@@ -23,6 +23,16 @@ TYPES = {
     "chatml": "auto",
 }
 """What a row looks like there -> data.format; `auto` looks at the rows."""
+_TURNS = ("chatml.argilla_chat", "llama3.argilla_chat", "chat_template.argilla_chat")
+OTHER_TYPES: dict[str, tuple[Any, ...]] = {
+    **dict.fromkeys(
+        ("dpo", "ipo", "bco", "preference", "orpo", "cpo", "simpo", "reward_model"), _TURNS
+    ),
+    "prm": ("stepwise_supervised",),
+}
+"""Task -> row types that are read here as they are: chosen and rejected as conversations, steps with
+labels. Types of texts are not: axolotl writes those into a chat's form, and here text stays text."""
+_AS_TURNS = "write its prompts and answers as turns ({role, content}): text is taken as it is here"
 _COLUMNS = "rename the columns in the file: data.format takes the names of its formats"
 _MASK = "the loss is on the assistant's turns, or with assistant_only_loss: false on all"
 _ROW_RULES: dict[str, Rule] = {
@@ -136,11 +146,13 @@ def _row_type(draft: Draft, item: dict[str, Any], where: tuple[str | int, ...]) 
     kind = item.get("type")
     if kind is None:
         return
-    if isinstance(kind, str) and (kind in TYPES or draft.task != "sft"):
-        if draft.task == "sft" and TYPES[kind] != "auto":
-            draft.carry("data.format", TYPES[kind], *where, "type")
-        return
-    draft.lose(f"rows of type {kind} are not read: {_COLUMNS}", *where, "type")
+    if draft.task not in {"sft", "pretrain", "distill", "grpo", "rloo"}:
+        if kind not in OTHER_TYPES.get(draft.task, ()):
+            draft.lose(f"rows of type {kind} are not read: {_AS_TURNS}", *where, "type")
+    elif not isinstance(kind, str) or kind not in TYPES:
+        draft.lose(f"rows of type {kind} are not read: {_COLUMNS}", *where, "type")
+    elif draft.task == "sft" and TYPES[kind] != "auto":
+        draft.carry("data.format", TYPES[kind], *where, "type")
 
 
 def _inputs(reading: Reading, draft: Draft) -> None:

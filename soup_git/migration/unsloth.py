@@ -319,7 +319,10 @@ def _loss(reading: Reading, draft: Draft) -> None:
 
 
 def _quantization(reading: Reading, draft: Draft, *at: str, default: bool) -> None:
-    """Unsloth loads in 4 bits unless it is told otherwise."""
+    """Unsloth loads in 4 bits unless it is told otherwise; a base that is in 4 bits already, as its
+    -bnb-4bit ones, says so itself."""
+    if str(reading.get(*at, "model_name")).endswith("-bnb-4bit"):
+        return
     for key, value in (("load_in_8bit", "8bit"), ("load_in_4bit", "4bit")):
         asked = reading.get(*at, key)
         if isinstance(asked, Code):

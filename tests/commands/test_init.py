@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import stat
 from pathlib import Path
@@ -303,6 +304,32 @@ def test_a_template_says_what_goes_where_and_what_to_type(new, soup, git):
     assert not Path("eval").exists()
     assert "sft/soup.yaml is valid" in soup("config", "check", "sft/soup.yaml").stdout
     assert "soup.yaml" in git("diff", "--cached", "--name-only").stdout
+
+
+def test_a_config_that_is_there_is_kept_and_that_is_said(new, soup, git):
+    git("init", "-q", ".")
+    soup("init", "--template", "chat")
+    again = soup("init", "--template", "chat", "--json")
+    part = {p["part"]: p["state"] for p in json.loads(again.stdout)["parts"]}
+    assert part["soup.yaml, dvc.yaml"] == "ok"
+    before = Path("soup.yaml").read_text()
+    other = soup("init", "--template", "kto")
+    assert re.search(r"soup\.yaml, dvc\.yaml +kept", other.stdout)
+    assert "yours, and not what template kto has" in other.stdout
+    assert "rows in" not in other.stdout
+    filled = soup("init", "--template", "kto", "--base", "org/model", check=False)
+    assert filled.returncode == 128
+    assert "soup.yaml is there already, and --base org/model would fill in" in filled.stderr
+    assert Path("soup.yaml").read_text() == before
+
+
+def test_a_dataset_lies_in_the_workspace(new, soup, git):
+    git("init", "-q", ".")
+    for path in ("/etc/passwd", "../rows.jsonl"):
+        done = soup("init", "--template", "chat", "--dataset", path, check=False)
+        assert done.returncode == 128
+        assert "is not a path inside the workspace" in done.stderr
+    assert not Path("soup.yaml").exists()
 
 
 def test_a_template_is_one_of_the_list(new, soup):

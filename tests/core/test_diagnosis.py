@@ -48,6 +48,25 @@ def test_findings_say_where_and_what_to_change_the_heaviest_first() -> None:
     assert "overfitting" in [u.question for u in diagnose(few).unjudged]
 
 
+def test_a_rate_that_no_adapter_learns_at_is_called_too_high() -> None:
+    flat = DISEASES["never fell"](healthy(CLEAR[0]))
+    hot = replace(flat, settings={"training.lr": 30.0})
+    (found,) = [f for f in diagnose(hot).findings if f.name == "never fell"]
+    assert "far too high" in found.meaning
+    assert [(c.key, c.value) for c in found.change] == [("training.lr", "0.0002")]
+    mild = replace(flat, settings={"training.lr": 2e-4})
+    (found,) = [f for f in diagnose(mild).findings if f.name == "never fell"]
+    assert "too low" in found.meaning
+
+
+@pytest.mark.parametrize(("rank", "advice"), [(16.0, ["8"]), (4.0, []), (None, [])])
+def test_few_rows_want_a_smaller_rank_than_there_is(rank: float | None, advice: list[str]) -> None:
+    settings = {} if rank is None else {"training.lora.r": rank}
+    few = replace(DISEASES["few steps"](healthy(CLEAR[0])), settings=settings)
+    (found,) = [f for f in diagnose(few).findings if f.name == "few rows"]
+    assert [c.value for c in found.change if c.key == "training.lora.r"] == advice
+
+
 def test_the_loss_of_a_policy_need_not_fall() -> None:
     flat = replace(DISEASES["never fell"](healthy(CLEAR[0])), task="grpo")
     assert diagnose(flat).findings == []

@@ -98,6 +98,22 @@ def test_axolotl_carries_what_ends_a_training_early():
 
 
 @pytest.mark.parametrize(
+    ("method", "kind", "read"),
+    [
+        ("dpo", "chat_template.argilla_chat", True),
+        ("dpo", "chatml.intel", False),
+        ("orpo", "nonsense.type", False),
+        ("kto", "chatml.prompt_pairs", False),
+    ],
+)
+def test_axolotl_rows_of_answers_are_read_only_where_they_mean_the_same(method, kind, read):
+    text = AXOLOTL.replace("type: alpaca", f"type: {kind}") + f"rl: {method}\n"
+    found = [line for line in said(drafted("axolotl", text)) if "datasets.0.type" in line]
+    assert (not found) is read, found
+    assert read or "write its prompts and answers as turns" in found[0]
+
+
+@pytest.mark.parametrize(
     ("line", "complaint"),
     [
         ("fsdp: [full_shard]", "fsdp: one process trains"),
