@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from soup_git.migration import axolotlrows, reasons, trainerarguments
+from soup_git.migration import axolotlrows, launchers, reasons, trainerarguments
 from soup_git.migration.axolotlkeys import CHAT_TEMPLATES, KEYS
 from soup_git.migration.draft import Draft, Reading
 from soup_git.migration.methods import carry_beta, choose
@@ -28,6 +28,7 @@ def decide(reading: Reading, draft: Draft) -> None:
     _adapter(reading, draft)
     _targets(reading, draft)
     _batch(reading, draft)
+    launchers.carry(reading, draft)
     _precision(reading, draft)
     trainerarguments.warmup(draft)
     axolotlrows.rows(reading, draft)

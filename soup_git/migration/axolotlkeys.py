@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from soup_git.migration import reasons
+from soup_git.migration import launchers, reasons
 from soup_git.migration.draft import BASE
 from soup_git.migration.rules import (
     TOGETHER,
@@ -27,7 +27,7 @@ from soup_git.migration.rules import (
 
 _ATTENTION = "speed only; training.trl.model_init_kwargs: {attn_implementation: …} chooses one"
 _MEMORY = "where things are held in memory, not what is learnt"
-_LAUNCHER = "one process trains; the batch there was this one times the number of GPUs"
+_PARALLEL = "processes share the rows, or split the model by training.fsdp or training.deepspeed"
 _GENERATION = "an adapter's answers are looked at with git soup eval, not while it trains"
 
 CHAT_TEMPLATES = {
@@ -273,13 +273,14 @@ MODEL: dict[str, Rule] = {
          "torch_empty_cache_steps", "experimental_skip_move_to_device"), cosmetic(_MEMORY),
     ),
     **dict.fromkeys(
-        ("deepspeed", "deepcompile", "fsdp", "fsdp_*", "dp_shard_size", "dp_replicate_size",
+        ("deepcompile", "fsdp_*", "dp_shard_size", "dp_replicate_size",
          "sequence_parallel_degree", "context_parallel_size", "tensor_parallel_size",
-         "accelerator_config"), lost(_LAUNCHER, 1),
+         "accelerator_config"), lost(_PARALLEL, 1),
     ),
+    **launchers.KEYS,
     **dict.fromkeys(
         ("ddp*", "world_size", "local_rank", "ring_attn_func", "heads_k_stride"),
-        cosmetic(_LAUNCHER),
+        cosmetic(launchers.BATCH),
     ),
     "plugins": TOGETHER,
     "output_dir": to("output", matters=False),

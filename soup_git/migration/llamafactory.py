@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from soup_git.migration import reasons, trainerarguments
+from soup_git.migration import launchers, reasons, trainerarguments
 from soup_git.migration.datasets import ONE_PATH, data_file
 from soup_git.migration.draft import BASE, DATA, Draft, Reading
 from soup_git.migration.methods import carry_beta, choose
@@ -158,9 +158,9 @@ KEYS: dict[str, Rule] = {
     ),
     **dict.fromkeys(
         ("use_mca", "use_megatron_bridge", "megatron_bridge_args", "use_hyper_parallel",
-         "hyper_parallel_*", "fp8*", "use_kt"), lost("one process trains, with TRL's trainer"),
+         "hyper_parallel_*", "fp8*", "use_kt"), lost("TRL's trainer trains"),
     ),
-    "kt_*": cosmetic("belongs to a launcher that is not offered"),
+    "kt_*": cosmetic("belongs to a trainer that is not offered"),
     **dict.fromkeys(
         ("flash_attn", "use_unsloth", "use_unsloth_gc", "enable_liger_kernel", "use_reentrant_gc",
          "use_v1_kernels", "low_cpu_mem_usage", "device_map", "quantization_device_map",
@@ -195,6 +195,7 @@ def decide(reading: Reading, draft: Draft) -> None:
     _quantization(reading, draft)
     _packing(reading, draft)
     trainerarguments.warmup(draft)
+    launchers.carry(reading, draft)
     if reading.get("pure_bf16"):
         draft.carry("training.precision", "bf16", "pure_bf16")
     else:

@@ -7,7 +7,7 @@ https://huggingface.co/docs/trl/sft_trainer. An option that is not here goes und
 
 from __future__ import annotations
 
-from soup_git.migration import reasons
+from soup_git.migration import launchers, reasons
 from soup_git.migration.draft import Draft
 from soup_git.migration.rules import (
     TOGETHER,
@@ -25,7 +25,6 @@ from soup_git.migration.rules import (
 )
 
 _LOGGING = "has no effect on training"
-_LAUNCHER = "one process trains; the batch there was this one times the number of processes"
 
 ARGUMENTS: dict[str, Rule] = {
     "output_dir": to("output", matters=False),
@@ -87,10 +86,12 @@ ARGUMENTS: dict[str, Rule] = {
          "dataset_text_field", "skip_prepare_dataset", "use_cpu", "no_cuda", "local_rank"),
         cosmetic(_LOGGING),
     ),
+    **launchers.KEYS,
     **dict.fromkeys(
-        ("deepspeed", "fsdp*", "parallelism_config", "accelerator_config"), lost(_LAUNCHER)
+        ("fsdp*", "parallelism_config", "accelerator_config"),
+        lost("processes share the rows, or split the model by training.fsdp or training.deepspeed"),
     ),
-    "ddp_*": cosmetic(_LAUNCHER),
+    "ddp_*": cosmetic(launchers.BATCH),
     **dict.fromkeys(
         ("load_best_model_at_end", "metric_for_best_model", "greater_is_better"), lost(reasons.BEST)
     ),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from soup_git.migration import reasons, trainerarguments
+from soup_git.migration import launchers, reasons, trainerarguments
 from soup_git.migration.datasets import ONE_PATH, data_file
 from soup_git.migration.draft import BASE, DATA, Draft, Reading
 from soup_git.migration.methods import carry_beta, choose
@@ -289,6 +289,7 @@ def decide_script(reading: Reading, draft: Draft) -> None:
     _quantization(reading, draft, "from_pretrained", default=bool(reading.get("from_pretrained")))
     dtype = reading.get("from_pretrained", "dtype")
     trainerarguments.warmup(draft, "args")
+    launchers.carry(reading, draft, "args")
     trainerarguments.precision(draft, "args")
     if dtype is not None and "training.precision" not in draft.carried:
         draft.apply(to("training.precision", _dtype), str(dtype), "from_pretrained", "dtype")

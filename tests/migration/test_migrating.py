@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,41 @@ def test_axolotl_carries_what_ends_a_training_early():
 
 
 @pytest.mark.parametrize(
+    ("lines", "wanted"),
+    [
+        ("fsdp: [full_shard, auto_wrap]", {"fsdp": "full_shard"}),
+        ("fsdp: [full_shard, offload]", {"fsdp": "full_offload"}),
+        ("fsdp_config: {reshard_after_forward: false}", {"fsdp": "shard_grad"}),
+        (
+            "fsdp: full_shard\nfsdp_config: {fsdp_transformer_layer_cls_to_wrap: Block}",
+            {"fsdp": "full_shard", "fsdp_layers": ["Block"]},
+        ),
+    ],
+)
+@pytest.mark.parametrize("tool", ["axolotl", "llamafactory"])
+def test_what_splits_a_model_is_carried_over(tool, lines, wanted):
+    text = AXOLOTL if tool == "axolotl" else LLAMAFACTORY
+    draft = drafted(tool, f"{text}{lines}\n")
+    training = draft.config()["training"]
+    assert training["launcher"] == "accelerate"
+    assert {key: training[key] for key in wanted} == wanted
+
+
+@pytest.mark.skipif(find_spec("deepspeed") is None, reason="the deepspeed extra is not installed")
+@pytest.mark.parametrize(
+    ("file", "stage"),
+    [
+        ("deepspeed_configs/zero2.json", "zero2"),
+        ("examples/deepspeed/ds_z3_offload_config.json", "zero3_offload"),
+        ("zero3_bf16_cpuoffload_all.json", "zero3_offload"),
+    ],
+)
+def test_deepspeed_is_known_by_the_name_of_its_file(file, stage):
+    training = drafted("axolotl", f"{AXOLOTL}deepspeed: {file}\n").config()["training"]
+    assert (training["launcher"], training["deepspeed"]) == ("accelerate", stage)
+
+
+@pytest.mark.parametrize(
     ("method", "kind", "read"),
     [
         ("dpo", "chat_template.argilla_chat", True),
@@ -116,7 +152,8 @@ def test_axolotl_rows_of_answers_are_read_only_where_they_mean_the_same(method, 
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        ("fsdp: [full_shard]", "fsdp: one process trains"),
+        ("deepspeed: mine.json", "deepspeed: training.deepspeed is zero1, zero2 or zero3"),
+        ("tensor_parallel_size: 2", "tensor_parallel_size: processes share the rows"),
         ("lora_model_dir: ./earlier", "lora_model_dir: training starts from a fresh adapter"),
         ("excess_length_strategy: drop", "excess_length_strategy: rows longer than"),
         ("bogus_key: 1", "bogus_key: is not a key that git-soup knows of axolotl"),
