@@ -278,6 +278,7 @@ def runner_for(
 
     Raises FatalError when one of them is for another base, or does not fit its shapes.
     """
+    from soup_git.evaluation.candidate import refuse_other_head
     from soup_git.evaluation.runner import BaseChoice, Progress, Runner
     from soup_git.evaluation.scorecache import ScoreCache
 
@@ -301,6 +302,8 @@ def runner_for(
         progress=progress,
     )
     for one in named:
+        if one.candidate is not None:
+            refuse_other_head(one.candidate)  # before a baseline is scored, too
         if one.candidate is not None and request.base is None:
             runner.refuse_other_base(one.candidate)
         if one.adapter is not None:

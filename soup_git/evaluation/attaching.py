@@ -17,7 +17,7 @@ from typing import Any
 from soup_git.core.digests import sha256_hex
 from soup_git.core.text import canonical_json
 from soup_git.errors import FatalError
-from soup_git.evaluation.candidate import Candidate, Tensors
+from soup_git.evaluation.candidate import Candidate, Tensors, refuse_other_head
 
 MOST_SHAPES = 8
 """Sets of layers held at once; the next one starts over."""
@@ -225,12 +225,7 @@ def _settings(candidate: Candidate) -> dict[str, Any]:
             f"{candidate.name}: its config names no peft_type",
             hint="save it again with PEFT's model.save_pretrained(DIR)",
         )
-    task = settings.get("task_type")
-    if task not in {None, "CAUSAL_LM"}:
-        raise FatalError(
-            f"{candidate.name} is an adapter for {task}; suites ask causal language models",
-            hint="evaluate it with a command of your own",
-        )
+    refuse_other_head(candidate)
     record = ("auto_mapping", "revision", "base_model_name_or_path", "peft_version")
     for key in record:
         settings.pop(key, None)

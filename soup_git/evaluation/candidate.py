@@ -47,6 +47,16 @@ def in_memory(name: str, config: Mapping[str, Any], tensors: Tensors) -> Candida
     return Candidate(name, config, lambda: tensors)
 
 
+def refuse_other_head(candidate: Candidate) -> None:
+    """Raises FatalError for an adapter whose model answers with labels, scores or vectors."""
+    task = candidate.config.get("task_type")
+    if task not in {None, "CAUSAL_LM"}:
+        raise FatalError(
+            f"{candidate.name} is an adapter for {task}; suites ask causal language models",
+            hint="evaluate it with a command of your own, as git soup bisect --eval-command does",
+        )
+
+
 def of_adapter(adapter: Adapter) -> Candidate:
     """The candidate of a resolved adapter; its weights must be on this machine."""
     weights = adapter.weights

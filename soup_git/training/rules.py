@@ -50,6 +50,13 @@ def _tasks(config: SoupConfig, given: set[Where]) -> Iterator[Problem]:
             (*_LORA, "bias"),
             f"{config.task} compares with the base, which trained biases would change",
         )
+    if config.training.eval_gate is not None and method.head != "words":
+        # PEFT would wrap another head than the suite's model has, at the end of an epoch.
+        instead = "rows held out (data.val_split, data.validation) are measured while it trains"
+        yield (
+            ("training", "eval_gate"),
+            f"a suite asks for words, task {config.task} answers with {method.head}: leave it out; {instead}",
+        )
     if method.check:
         yield from load(method.check)(config, given)
 

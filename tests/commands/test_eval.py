@@ -153,6 +153,17 @@ def test_a_changed_file_and_another_base_are_refused_before_anything_loads(
         evaluating.evaluate(workspace, request(str(gone)))
 
 
+def test_an_adapter_with_another_head_is_refused_before_its_baseline_is_scored(
+    judged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = judged / "adapters" / "chat" / "adapter_config.json"
+    path.write_text(path.read_text().replace("CAUSAL_LM", "FEATURE_EXTRACTION"))
+    (judged / "base").rename(judged / "away")  # whoever loads it fails otherwise
+    here = str(judged / "adapters" / "chat")
+    with pytest.raises(FatalError, match="adapter for FEATURE_EXTRACTION; suites ask causal"):
+        evaluating.evaluate(Workspace.open(), request(here, baseline="base"))
+
+
 def test_every_evaluation_failing_writes_nothing(judged: Path, git: Run) -> None:
     Path("eval/suite.yaml").write_text(
         "decoding: {max_new_tokens: 2}\n"

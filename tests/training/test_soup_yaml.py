@@ -144,6 +144,14 @@ def test_options_that_cannot_be_honoured_are_refused(options: str, what: str) ->
     assert what in "\n".join(training(options))
 
 
+@pytest.mark.parametrize("task", [n for n, t in TASKS.items() if t.head != "words"])
+def test_a_gate_of_words_is_refused_where_the_head_has_other_answers(task: str) -> None:
+    head = TASKS[task].head
+    lines = refusal(f"{GOOD}task: {task}\ntraining:\n  eval_gate: {{suite: eval/suite.yaml}}\n")
+    why = f"soup.yaml:5: training.eval_gate: a suite asks for words, task {task} answers"
+    assert [line for line in lines if line.startswith(f"{why} with {head}: leave it out;")]
+
+
 def test_a_pattern_may_have_256_keys() -> None:
     def patterns(count: int) -> str:
         return "lora: {rank_pattern: {" + ", ".join(f"m{i}: 2" for i in range(count)) + "}}"
