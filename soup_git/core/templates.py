@@ -16,6 +16,7 @@ SUITE, PROMPTS = "eval/suite.yaml", "eval/prompts.jsonl"
 DEFAULT_BASE = "Qwen/Qwen3-0.6B"
 DEFAULT_DATASET = "data/train.jsonl"
 _SMALL_MOE = "Qwen/Qwen3-30B-A3B"
+_SMALL_EMBEDDER = "Qwen/Qwen3-Embedding-0.6B"
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,13 @@ TEMPLATES: dict[str, Template] = {
         ),
         _template("longcontext", "fine-tune on conversations of up to 32k tokens", "messages"),
         _template("classifier", "label texts", "classification", suite=None),
+        _template(
+            "embedding",
+            "texts to vectors, near where the texts belong together (extra embedding)",
+            "embedding",
+            suite=None,
+            base=_SMALL_EMBEDDER,
+        ),
         _template(
             "tool-calling", "teach a model when and how to call tools", "messages", suite="tools"
         ),

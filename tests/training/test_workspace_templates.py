@@ -15,16 +15,24 @@ from soup_git.data.formats import FORMATS
 from soup_git.errors import FatalError
 from soup_git.evaluation.suite import load_suite
 from soup_git.storage.templatefiles import template_text, text_below
+from soup_git.training import upstream
 from soup_git.training.config import SoupConfig, load_config
 from soup_git.training.train import train
 from tests.training import tiny_model as tiny
+
+HERE = [
+    template
+    for template in TEMPLATES.values()
+    if template.name != "embedding" or upstream.installed("sentence_transformers")
+]
+"""Those whose extras are installed."""
 
 
 def configs_of(texts: dict[str, str]) -> dict[str, SoupConfig]:
     return {n: load_config(text) for n, text in texts.items() if n.endswith("soup.yaml")}
 
 
-@pytest.mark.parametrize("template", TEMPLATES.values(), ids=list(TEMPLATES))
+@pytest.mark.parametrize("template", HERE, ids=[template.name for template in HERE])
 def test_a_template_is_valid_in_all_its_parts(template: Template, tmp_path: Path) -> None:
     texts = rendered(start(template.name, None, None), base_is_folder=False)
     configs = configs_of(texts)
@@ -45,6 +53,15 @@ def test_a_template_is_valid_in_all_its_parts(template: Template, tmp_path: Path
     if "evaluate" in stages:
         assert load_suite(tmp_path / "eval" / "suite.yaml", tmp_path)
     assert ("eval/suite.yaml" in texts) is ("evaluate" in stages)
+
+
+def test_a_template_whose_extra_is_missing_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = upstream.installed
+    missing = "sentence_transformers"
+    monkeypatch.setattr(upstream, "installed", lambda name: name != missing and there(name))
+    texts = rendered(start("embedding", None, None), base_is_folder=False)
+    with pytest.raises(FatalError, match=r"needs sentence_transformers: .*git-soup\[embedding\]"):
+        configs_of(texts)
 
 
 def test_base_and_dataset_are_filled_in_as_text(tmp_path: Path) -> None:
@@ -75,6 +92,7 @@ ROWS: dict[str, Any] = {
     "kto": lambda n: {"prompt": f"{n}: ", "completion": " yes", "label": n % 2 == 0},
     "prompt": lambda n: {"prompt": f"{n} + {n}", "answer": str(2 * n)},
     "classification": lambda n: {"text": tiny.SENTENCES[n % 5], "label": n % 2},
+    "embedding": lambda n: {"anchor": f"Which {n}?", "positive": tiny.SENTENCES[n % 5]},
 }
 SMALL = (
     *("training.max_steps=1", "training.batch_size=4", "training.gradient_accumulation_steps=1"),
@@ -91,7 +109,8 @@ def test_what_runs_small_does_run(workspace: Path) -> None:
     """One step on the tiny base through the soup.yaml of each template that is another way
     through the code: another trainer, or other options of one."""
     ways: dict[tuple[Any, ...], str] = {}
-    for name, template in TEMPLATES.items():
+    for template in HERE:
+        name = template.name
         config = load_config(rendered(start(name, None, None), base_is_folder=False)["soup.yaml"])
         way = (config.method.trainer, config.task == "pretrain", *config.training.trl)
         if name in NEEDS_MORE or ways.setdefault(way, name) != name:

@@ -91,7 +91,7 @@ complete -c git-soup -n '__git_soup_needs_verb' -a env -d 'The environment behin
 complete -c git-soup -n '__git_soup_needs_verb' -l version -d 'Print the version.'
 complete -c git-soup -n '__git_soup_needs_verb' -s h -l help -d 'Show this message and exit.'
 complete -c git-soup -n '__git_soup_at init' -l check -d 'Only say what is missing; exit 1 when something is.'
-complete -c git-soup -n '__git_soup_at init' -l template -x -a 'chat code reasoning preference kto orpo simpo ipo bco rlhf pretrain moe longcontext classifier tool-calling medical' -d 'Also write soup.yaml, dvc.yaml and a suite, for one of the templates above.'
+complete -c git-soup -n '__git_soup_at init' -l template -x -a 'chat code reasoning preference kto orpo simpo ipo bco rlhf pretrain moe longcontext classifier embedding tool-calling medical' -d 'Also write soup.yaml, dvc.yaml and a suite, for one of the templates above.'
 complete -c git-soup -n '__git_soup_at init' -l base -x -a '(__fish_complete_directories)' -d 'The template\'s base model.'
 complete -c git-soup -n '__git_soup_at init' -l dataset -r -F -d 'The template\'s dataset.'
 complete -c git-soup -n '__git_soup_at init' -l commit-summary -d 'Also let commit messages say what changed in adapters (soup.summary).'
