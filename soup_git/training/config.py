@@ -185,6 +185,7 @@ _ELSEWHERE = {
     "lr_scheduler_type": "training.scheduler",
     "optim": "training.optimizer",
     "neftune_noise_alpha": "training.neftune_alpha",
+    "packing_cross_doc_attn_mask": "nothing, as packed rows never see each other",
     "train_on_responses_only": "training.assistant_only_loss",
     "lora_r": "training.lora.r",
     "lora_alpha": "training.lora.alpha",

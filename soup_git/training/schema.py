@@ -204,7 +204,7 @@ class TrainingBlock(
     neftune_alpha: Annotated[float, Field(gt=0)] | None = None
     """Noise on embeddings (https://arxiv.org/abs/2310.05914)."""
     packing: bool = False
-    """Fill each sequence with several rows, masked from each other."""
+    """Fill each sequence with several rows. That none sees another is checked before training."""
     assistant_only_loss: bool = True
     """Only what the assistant says is learnt (for prompt/completion rows: the completion)."""
     gradient_checkpointing: bool = False

@@ -207,6 +207,7 @@ TASKS: dict[str, Task] = {
         config="trl:SFTConfig",
         config_sources=(*TRAINING_ARGUMENTS, ("trl", "trainer/sft_config.py", "SFTConfig")),
         options={"assistant_only_loss": "", "packing": "packing", **_NEFTUNE},
+        check="soup_git.training.methods.packed:check",
     ),
     "pretrain": Task(
         name="pretrain",
@@ -219,6 +220,7 @@ TASKS: dict[str, Task] = {
         config="trl:SFTConfig",
         config_sources=(*TRAINING_ARGUMENTS, ("trl", "trainer/sft_config.py", "SFTConfig")),
         options={"packing": "packing", **_NEFTUNE},
+        check="soup_git.training.methods.packed:check",
         sets={"packing_strategy": "bfd_split"},
         defaults={"packing": True},
     ),

@@ -9,6 +9,7 @@ from typing import Any
 from soup_git.training import checkpoints, launching, upstream
 from soup_git.training.machine import Machine
 from soup_git.training.material import Material
+from soup_git.training.methods import packed
 from soup_git.training.prepared import Prepared
 from soup_git.training.schema import SoupConfig
 from soup_git.training.tasks import Task, load
@@ -49,6 +50,10 @@ def build(material: Material, here: Machine, peft_model: Any, state_dir: Path) -
         # transformers leaves accumulated losses undivided where forward takes **kwargs; the
         # losses of heads are means over a batch all the same.
         trainer.model_accepts_loss_kwargs = False
+    if training.packing:
+        packed.refuse_leaks(
+            trainer, config, train_set.texts, set(reading.tokenizer.all_special_ids)
+        )
     if training.eval_steps is None:
         batches = len(trainer.get_train_dataloader())
         per_epoch = math.ceil(batches / training.gradient_accumulation_steps)
