@@ -1,7 +1,8 @@
-"""The process of `git soup profile`: `python -m soup_git.stages.probe CONFIG SCRATCH STEPS`.
+"""The process of `git soup profile`: `python -m soup_git.stages.probe CONFIG SCRATCH STEPS [ROWS]`.
 
 A training that runs out of memory may be killed by the system, and must not take the one
-that reports it along. What was measured, or that memory was not enough, is SCRATCH/result.json.
+that reports it along. ROWS is the batch size where the config leaves it to be found. What was
+measured, or that memory was not enough, is SCRATCH/result.json.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ def main() -> int:
     from soup_git.training.config import load_config
 
     config = load_config(config_file)
+    if len(sys.argv) > 4:
+        config = config.with_batch_size(int(sys.argv[4]))
     from soup_git.training import machine
 
     machine.prepare_process(config)

@@ -19,6 +19,7 @@ from soup_git.errors import ExitCode, FatalError, run_to_exit_code
 
 
 def main() -> int:
+    from soup_git.commands.batchsize import settled
     from soup_git.commands.lock import Overrides, compute
     from soup_git.commands.traingate import gate_of
     from soup_git.core.lock import LOCK
@@ -31,7 +32,6 @@ def main() -> int:
     from soup_git.storage.workers import is_worker
     from soup_git.storage.workspace import Workspace
     from soup_git.training import launching, processes
-    from soup_git.training.config import load_config
     from soup_git.training.machine import prepare_process
     from soup_git.training.train import train
 
@@ -39,7 +39,11 @@ def main() -> int:
     root = workspace.root
     config_path = _named(sys.argv[1:], CONFIG_FILE)
     config_file = target_inside(root, config_path)
-    config = load_config(config_file)
+    home = home_of(workspace)
+    # Before anything is pinned: what is found becomes part of the config.
+    config = settled(workspace, home.workspace, config_file)
+    if isinstance(config, ExitCode):
+        return config
     if not is_worker():
         prepare_process(config)
         count = launching.count_of(config)
@@ -48,7 +52,6 @@ def main() -> int:
             return launching.launch(config, words, root, count)
     adapter = str(PurePosixPath(config.output))
     output = target_inside(root, adapter)
-    home = home_of(workspace)
     state_dir = home.training_state(adapter)
     if not processes.here().is_main:
         train(

@@ -146,16 +146,25 @@ def _cuda_major(build: str) -> str | None:
 # -- memory, threads, disk --------------------------------------------------------------------
 
 
-def _memory() -> Check:
+def free_memory() -> int:
+    """Bytes that this machine, or the container that this runs in, has to spare."""
     import psutil
 
     memory = psutil.virtual_memory()
-    total, free = int(memory.total), int(memory.available)
+    free, limit = int(memory.available), _number(Path("/sys/fs/cgroup/memory.max"))
+    if limit is not None and limit < memory.total:
+        used = _number(Path("/sys/fs/cgroup/memory.current")) or 0
+        free = min(free, limit - used)
+    return free
+
+
+def _memory() -> Check:
+    import psutil
+
+    total, free = int(psutil.virtual_memory().total), free_memory()
     limit = _number(Path("/sys/fs/cgroup/memory.max"))
     found = f"{size(free)} free of {size(total)}"
     if limit is not None and limit < total:
-        used = _number(Path("/sys/fs/cgroup/memory.current")) or 0
-        free = min(free, limit - used)
         found = f"{size(max(free, 0))} free; this container may use {size(limit)} of {size(total)}"
     if free < LITTLE_MEMORY:
         return Check(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from soup_git.commands.batchsize import KILLED, find, what_to_lower
 from soup_git.commands.estimating import key_of
 from soup_git.core.diagnosis import Change
 from soup_git.core.durations import spoken
@@ -27,8 +28,6 @@ from soup_git.storage.workspace import Workspace
 
 if TYPE_CHECKING:
     from soup_git.training.schema import SoupConfig
-
-_KILLED = {-9, 128 + 9}
 
 
 @dataclass(frozen=True)
@@ -96,11 +95,16 @@ def profile(
 
     file = (path or workspace.root / CONFIG_FILE).absolute()
     config = load_config(file, check_upstream=can_train())
+    if config.training.batch_size == "auto":
+        sized = find(workspace, workspace, config, file)
+        if isinstance(sized, ExitCode):
+            return None, sized
+        config = config.with_batch_size(sized[0])
     place = workspace.git.common_dir / "soup"
     place.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="profile-", dir=place) as name:
         say(f"{steps} steps of {file.name} are measured; nothing of them is kept")
-        code, result = _probe(workspace.root, file, Path(name), steps)
+        code, result = _probe(workspace.root, file, Path(name), steps, config)
     shown = str(path) if path is not None else CONFIG_FILE
     if "step" in result:
         measured = Measurement.from_dict(result)
@@ -108,14 +112,17 @@ def profile(
         return _report(workspace, shown, config, measured, None)
     if "out_of_memory" in result:
         return _report(workspace, shown, config, None, str(result["out_of_memory"]))
-    if code in _KILLED:
+    if code in KILLED:
         why = "the system killed the probe (signal 9), as it does with what takes the last memory"
         return _report(workspace, shown, config, None, why)
     return None, ExitCode.INTERRUPTED if code == ExitCode.INTERRUPTED else ExitCode.FATAL
 
 
-def _probe(root: Path, file: Path, scratch: Path, steps: int) -> tuple[int, Mapping[str, Any]]:
+def _probe(
+    root: Path, file: Path, scratch: Path, steps: int, config: SoupConfig
+) -> tuple[int, Mapping[str, Any]]:
     words = [sys.executable, "-P", "-m", "soup_git.stages.probe", str(file), str(scratch), str(steps)]  # fmt: skip
+    words.append(str(config.training.rows_per_batch))
     code = run_as_user(words, root, os.environ)
     result: Mapping[str, Any] = json.loads(bytes_of(scratch / "result.json") or b"{}")
     return code, result
@@ -135,30 +142,10 @@ def _report(
         config=shown,
         fits=why is None,
         out_of_memory=why,
-        to_lower=_lower(config) if why is not None else [],
+        to_lower=what_to_lower(config) if why is not None else [],
         measured=measured,
         estimate=estimate(measured, config.training.model_dump()) if measured else None,
         memory=int(psutil.virtual_memory().total),
         free_disk=shutil.disk_usage(workspace.git.common_dir).free,
     )
     return report, ExitCode.OK if report.fits else ExitCode.CHECK_FAILED
-
-
-def _lower(config: SoupConfig) -> list[Change]:
-    """What needs less memory, ordered by what it costs in quality: nothing first."""
-    training, found = config.training, []
-    if training.batch_size > 1:
-        half = training.batch_size // 2
-        more = -(-training.batch_size * training.gradient_accumulation_steps // half)
-        same = f"{half}, with training.gradient_accumulation_steps: {more} the same training"
-        found.append(Change("training.batch_size", same))
-    if not training.gradient_checkpointing:
-        found.append(Change("training.gradient_checkpointing", "true (slower, the same result)"))
-    if training.precision == "fp32":
-        found.append(Change("training.precision", "bf16"))
-    if config.data.max_length > 256:
-        found.append(Change("data.max_length", f"{config.data.max_length // 2}, which cuts rows"))
-    if training.quantization == "none":
-        found.append(Change("training.quantization", "4bit"))
-    found.append(Change("base", "a smaller one"))
-    return found

@@ -139,7 +139,7 @@ TRAINING: dict[str, Rule] = {
     "batch_size": TOGETHER,
     "gradient_accumulation_steps": TOGETHER,
     "eval_batch_size": cosmetic(reasons.EVALUATING),
-    "auto_find_batch_size": lost("the batch size decides the bytes: training.batch_size says it"),
+    "auto_find_batch_size": lost(reasons.HALVES),
     "weight_decay": to("training.weight_decay", number),
     "max_grad_norm": to("training.max_grad_norm", number),
     "optimizer": to("training.optimizer", _optimizer),

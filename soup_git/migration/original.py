@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from soup_git.core.diagnosis import POLICY_TASKS
 from soup_git.migration import reasons
 from soup_git.migration.datasets import ONE_PATH, data_file
 from soup_git.migration.draft import DATA, Draft, Reading
@@ -67,11 +68,12 @@ KEYS: dict[str, Rule] = {
     "training.neftune_alpha": to("training.neftune_alpha", above_zero),
     "training.load_in_8bit": to("training.quantization", table({True: "8bit"}, "is quantization")),
     "training.load_in_16bit": cosmetic("training.quantization: none is the default"),
+    "training.auto_batch_size_strategy": cosmetic("training.batch_size: auto tries real steps"),
     **dict.fromkeys(
         (
             *("training.use_liger", "training.use_flash_attn", "training.use_cut_ce"),
             *("training.kernel_auto_compose", "training.activation_offloading"),
-            *("training.auto_batch_size_strategy", "training.use_fsdp2_compile"),
+            "training.use_fsdp2_compile",
             *("training.gptq_disable_exllama", "training.bnb_4bit_quant_storage"),
             *("training.stream_*", "training.hub", "training.vllm_sleep_mode"),
         ),
@@ -119,8 +121,8 @@ def decide(reading: Reading, draft: Draft) -> None:
         draft.carry("training.lora.init_strategy", "olora", "training", "lora", "use_olora")
 
 
-def defaults(_task: str) -> Mapping[str, Any]:
-    return {
+def defaults(task: str) -> Mapping[str, Any]:
+    found = {
         "data.val_split": 0.1,
         "data.max_length": 2048,
         "training.epochs": 3,
@@ -134,6 +136,7 @@ def defaults(_task: str) -> Mapping[str, Any]:
         "training.lora.dropout": 0.05,
         "training.lora.target_modules": "auto",
     }
+    return found if task in POLICY_TASKS else found | {"training.batch_size": "auto"}
 
 
 ORIGINAL = Tool(
@@ -145,5 +148,7 @@ ORIGINAL = Tool(
     defaults=defaults,
     decide=decide,
     fallback=_fallback,
-    notes=("batch_size is found by soup-cli where the config does not give it: here it is 8",),
+    notes=(
+        "grpo, rloo: batch_size is found by soup-cli where the config gives none, here it is 8",
+    ),
 )

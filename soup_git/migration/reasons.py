@@ -16,4 +16,8 @@ OWN_TEMPLATE = "the tokenizer's own chat template is used; write this one to a .
 MODAL = "pictures, sound and films are not trained on"
 QAT = "quantisation-aware training is not offered"
 LOFTQ = "init_strategy: loftq is not carried over"
+HALVES = (
+    "there, the batch size is halved where memory ends; training.batch_size: auto finds one"
+    " before training, and may find a larger one"
+)
 SECRET = "a token does not belong into a file that git holds"  # noqa: S105

@@ -35,6 +35,7 @@ ARGUMENTS: dict[str, Rule] = {
     "warmup_ratio": TOGETHER,
     "warmup_steps": TOGETHER,
     "per_device_train_batch_size": to("training.batch_size", whole),
+    "auto_find_batch_size": lost(reasons.HALVES),
     "gradient_accumulation_steps": to("training.gradient_accumulation_steps", whole),
     "weight_decay": to("training.weight_decay", number),
     "max_grad_norm": to("training.max_grad_norm", number),

@@ -1,4 +1,4 @@
-"""What `git soup profile` measured on this machine: a small file for each thing measured.
+"""What was measured on this machine: a small file for each probe and each batch size found.
 
 Under git's common folder, beside other facts of this clone: never committed, never shared,
 because another machine is another answer.
@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
+from soup_git.core.batchsearch import Search
 from soup_git.core.measurement import Measurement
 from soup_git.storage.files import bytes_of, write_atomically
 from soup_git.storage.workspace import Workspace
+
+_Kept = TypeVar("_Kept")
 
 
 def machine_name() -> str:
@@ -23,18 +28,34 @@ def machine_name() -> str:
 
 def stored(workspace: Workspace, key: str) -> Measurement | None:
     """The measurement of that key; None where there is none, or one of another version."""
-    data = bytes_of(_place(workspace, key))
+    return _read(_place(workspace, key), Measurement.from_dict)
+
+
+def store(workspace: Workspace, key: str, measured: Measurement) -> None:
+    write_atomically(_place(workspace, key), _text(measured.as_dict()))
+
+
+def stored_search(workspace: Workspace, key: str) -> Search | None:
+    """The search for a batch size of that key, as `stored`."""
+    return _read(_place(workspace, key), Search.from_dict)
+
+
+def store_search(workspace: Workspace, key: str, found: Search) -> None:
+    write_atomically(_place(workspace, key), _text(found.as_dict()))
+
+
+def _read(path: Path, parse: Callable[[Any], _Kept]) -> _Kept | None:
+    data = bytes_of(path)
     if data is None:
         return None
     try:
-        return Measurement.from_dict(json.loads(data))
+        return parse(json.loads(data))
     except (ValueError, KeyError, TypeError):
         return None
 
 
-def store(workspace: Workspace, key: str, measured: Measurement) -> None:
-    text = json.dumps(measured.as_dict(), indent=2, sort_keys=True) + "\n"
-    write_atomically(_place(workspace, key), text.encode())
+def _text(values: dict[str, Any]) -> bytes:
+    return (json.dumps(values, indent=2, sort_keys=True) + "\n").encode()
 
 
 def _place(workspace: Workspace, key: str) -> Path:

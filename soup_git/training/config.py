@@ -143,6 +143,8 @@ def _readable(errors: Sequence[ErrorDetails]) -> Iterator[tuple[Where, str]]:
             what = _init_refusal(error["input"])
         elif where == ("task",) and error["input"] in GONE:
             what = f"{error['input']} {GONE[error['input']]}"
+        elif where == ("training", "batch_size") and error["type"] == "literal_error":
+            what = "auto"
         elif error["type"] == "literal_error":
             what += nearest(error["input"], re.findall(r"'([^']+)'", error["msg"]))
         by_key.setdefault(where, []).append(what)

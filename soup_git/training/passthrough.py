@@ -70,7 +70,7 @@ TRL_REFUSED = {
     "load_best_model_at_end": "the output is the last step; pick another with run/ID@STEP",
     "metric_for_best_model": "the output is the last step; pick another with run/ID@STEP",
     "greater_is_better": "the output is the last step; pick another with run/ID@STEP",
-    "auto_find_batch_size": "a batch size found by chance would change the bytes",
+    "auto_find_batch_size": "training.batch_size: auto finds one first, and writes it down",
     "do_train": "has no effect in the trainer",
     "do_eval": "has no effect in the trainer",
     "do_predict": "has no effect in the trainer",

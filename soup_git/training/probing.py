@@ -97,7 +97,7 @@ class _Clock:
         rows, self._eval_batches = self._trainer.eval_dataset, 0
         if rows is None:
             return
-        size = self._config.training.batch_size
+        size = self._config.training.rows_per_batch
         self._eval_batches = math.ceil(len(rows) / size)
         self._timed_batches = min(_EVAL_BATCHES, self._eval_batches)
         self._trainer.eval_dataset = rows.select(range(min(len(rows), _EVAL_BATCHES * size)))
@@ -114,33 +114,33 @@ class _Clock:
         return inner(model, inputs, *rest, **named)
 
     def _timed_save(self, inner: Any, *rest: Any, **named: Any) -> None:
-        began = _now()
+        began = now()
         inner(*rest, **named)
-        self._saving = _now() - began
+        self._saving = now() - began
 
     def _timed_evaluation(self, inner: Any, *rest: Any, **named: Any) -> Any:
-        began = _now()
+        began = now()
         found = inner(*rest, **named)
-        self._eval_seconds = (_now() - began) / max(self._timed_batches, 1)
+        self._eval_seconds = (now() - began) / max(self._timed_batches, 1)
         return found
 
     def begin(self) -> None:
-        self._first_at = self._mark = _now()
+        self._first_at = self._mark = now()
 
     def step_done(self) -> None:
-        now = _now()
-        self._seconds.append(now - self._mark)
+        done = now()
+        self._seconds.append(done - self._mark)
         self._tokens.append((self._computed, self._real))
-        self._mark, self._computed, self._real = now, 0, 0
+        self._mark, self._computed, self._real = done, 0, 0
 
     def longest(self) -> None:
         """One forward and backward pass over the rows that are longest together."""
         trainer = self._trainer
-        lengths = _lengths(trainer.train_dataset)
+        lengths = lengths_of(trainer.train_dataset)
         if not lengths or self._config.task in POLICY_TASKS:
             return
         order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-        chosen = order[: self._config.training.batch_size]
+        chosen = order[: self._config.training.rows_per_batch]
         self._longest_tokens = len(chosen) * lengths[chosen[0]]
         rows = trainer.train_dataset.select(chosen)
         try:
@@ -164,7 +164,7 @@ class _Clock:
         saved = checkpoints.complete(self._state)
         on_gpu = torch.cuda.is_available() and torch.cuda.max_memory_allocated() > 0
         return Measurement(
-            device=_device(self._trainer),
+            device=device_of(self._trainer),
             steps_per_epoch=self._per_epoch,
             step=Spread.of(measured),
             warm_up_steps=self._warm_up,
@@ -200,7 +200,8 @@ class _Steps(TrainerCallback):  # type: ignore[misc]
         self._clock.longest()
 
 
-def _now() -> float:
+def now() -> float:
+    """Monotonic seconds, when all that was asked of a GPU is done."""
     # A GPU works on after its call returned.
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.synchronize()
@@ -217,9 +218,9 @@ def _tokens_of(inputs: Any) -> tuple[int, int]:
     return ids.numel(), real
 
 
-def _lengths(rows: Any) -> list[int]:
+def lengths_of(rows: Any) -> list[int]:
     """The tokens of each row: the longest of its columns of token ids."""
-    columns = [name for name in rows.column_names if name.endswith("ids") and name != "seq_idx"]
+    columns = [name for name in rows.column_names if name.endswith("ids")] or rows.column_names
     values = [rows[name] for name in columns]
     return [
         max((len(v) for v in row if isinstance(v, list)), default=0)
@@ -227,7 +228,8 @@ def _lengths(rows: Any) -> list[int]:
     ]
 
 
-def _device(trainer: Any) -> str:
+def device_of(trainer: Any) -> str:
+    """`cpu`, or the GPU by its name."""
     kind = trainer.args.device.type
     return str(torch.cuda.get_device_name()) if kind == "cuda" else str(kind)
 

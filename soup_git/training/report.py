@@ -127,7 +127,7 @@ def header(material: Material, here: Machine, peft_model: Any) -> str:
         length = f"{training.max_steps:,} steps"
     lora = f"{kinds.title(training.lora)} r{training.lora.r} on {len(adapter.modules(peft_model))} modules"
     size = f"({_millions(trainable)} of {_millions(base)} parameters)"
-    together = training.batch_size * training.gradient_accumulation_steps * here.processes
+    together = training.rows_per_batch * training.gradient_accumulation_steps * here.processes
     batch = f"effective batch {together}"
     if here.processes > 1:
         batch += f" of {here.processes} processes"

@@ -81,6 +81,9 @@ def _training(training: TrainingBlock) -> Iterator[Problem]:
             yield ("training", "threads"), "reproducible: portable means one thread"
         if training.device == "cuda":
             yield ("training", "device"), "reproducible: portable is for the CPU"
+    if training.batch_size == "auto" and training.launcher != "none":
+        what = "auto tries steps in one process, and several train here: give a number"
+        yield ("training", "batch_size"), what
     if training.precision == "fp16" and training.device == "cpu":
         yield ("training", "precision"), "fp16 does not train on a CPU; fp32 or bf16 do"
 
@@ -113,3 +116,9 @@ def _targets(lora: LoraBlock, given: set[Where]) -> Iterator[Problem]:
                 yield (*_LORA, key), "needs target_modules as a list of names"
     elif lora.layers_pattern is not None and lora.layers_to_transform is None:
         yield (*_LORA, "layers_pattern"), "needs layers_to_transform"
+
+
+def smallest_batch(config: SoupConfig) -> int:
+    """Rows that a forward pass takes at least: 2 where the task compares the rows of a batch."""
+    alone = together(config.with_batch_size(1), set())
+    return 2 if any(where == ("training", "batch_size") for where, _ in alone) else 1

@@ -170,8 +170,8 @@ class TrainingBlock(
     """Share of the steps that warm up (0.03 unless warmup_steps is given)."""
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
     """Steps that warm up."""
-    batch_size: Annotated[int, Field(ge=1)] = 8
-    """Rows per forward pass."""
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = 8
+    """Rows per forward pass. auto: stage train finds how many fit and writes the number here."""
     gradient_accumulation_steps: Annotated[int, Field(ge=1)] = 1
     """Forward passes per optimizer step."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
@@ -267,6 +267,16 @@ class TrainingBlock(
     """Any other option of TRL's config class for the task, by its own name."""
 
     @property
+    def rows_per_batch(self) -> int:
+        """batch_size as a number. Raises FatalError where it is still to be found."""
+        if self.batch_size == "auto":
+            raise FatalError(
+                "training.batch_size: auto: no number was found for it yet",
+                hint="dvc repro, or git soup train, finds one and writes it into the config",
+            )
+        return self.batch_size
+
+    @property
     def warmup(self) -> float:
         """Steps if at least 1, else a share of the steps, as transformers' warmup_steps."""
         if self.warmup_steps is not None:
@@ -299,6 +309,11 @@ class SoupConfig(_Block):
     def method(self) -> Task:
         """The task's row; of task preference, that of its loss."""
         return chosen(self.task, self.training.preference_loss)
+
+    def with_batch_size(self, size: int) -> SoupConfig:
+        """The same config with `size` rows per forward pass."""
+        training = self.training.model_copy(update={"batch_size": size})
+        return self.model_copy(update={"training": training})
 
     _source: str = PrivateAttr(default="soup.yaml")
     _lines: dict[Where, int] = PrivateAttr(default_factory=dict)

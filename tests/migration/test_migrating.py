@@ -362,6 +362,7 @@ training:
     draft = drafted("soup", text)
     config = draft.config()
     assert config["training"]["lr"] == 2e-5  # its default, not ours
+    assert config["training"]["batch_size"] == 2
     assert config["training"]["lora"] == {
         "r": 32, "init_strategy": "olora", "alpha": 16, "dropout": 0.05, "target_modules": "auto",
     }  # fmt: skip
@@ -372,6 +373,33 @@ training:
     assert [item.key for item in draft.lost if not item.changes_training] == [
         "backend", "training.use_liger",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("task", "training", "size"),
+    [
+        ("sft", "{batch_size: auto, auto_batch_size_strategy: probe}", "auto"),
+        ("sft", "{batch_size: 4}", 4),
+        ("sft", "{lr: 1e-5}", "auto"),
+        ("grpo", "{reward_fn: accuracy}", None),
+    ],
+)
+def test_the_originals_batch_size_is_found_here_too(task, training, size):
+    text = f"base: m\ntask: {task}\ndata: {{train: data/x.jsonl}}\ntraining: {training}\n"
+    draft = drafted("soup", text)
+    assert draft.config()["training"].get("batch_size") == size
+    assert not any("batch_size" in text for text in said(draft))
+
+
+@pytest.mark.parametrize(
+    ("tool", "size"), [("axolotl", "micro_batch_size"), ("llamafactory", "per_device_train_batch_size")]
+)  # fmt: skip
+def test_a_batch_size_that_is_halved_until_it_fits_is_not_auto(tool, size):
+    marks = {"axolotl": "base_model", "llamafactory": "model_name_or_path"}
+    draft = drafted(tool, f"{marks[tool]}: m\n{size}: 16\nauto_find_batch_size: true\n")
+    assert draft.config()["training"]["batch_size"] == 16
+    (why,) = [text for text in said(draft) if "auto_find_batch_size" in text]
+    assert "halved where memory ends; training.batch_size: auto" in why
 
 
 # -- whatever a file says -----------------------------------------------------------------------

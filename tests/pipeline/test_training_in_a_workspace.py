@@ -23,7 +23,7 @@ from tests.warm import Warm, python_launcher
 
 pytest.importorskip("trl", reason="the train extra is not installed")
 
-STAGES = ("train", "lock", "evaluate", "fold", "probe")
+STAGES = ("train", "lock", "evaluate", "fold", "probe", "batchsize")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -235,6 +235,50 @@ def test_a_profile_measures_real_steps_and_leaves_no_trace(trained: Path) -> Non
     (trained / "soup.yaml").write_text(config.replace("base: base", "base: nowhere/at-all"))
     said = run("git-soup", "profile", cwd=trained, expect=128)
     assert said.count("fatal:") == 1 and "hint:" in said
+
+
+def test_a_batch_size_is_found_once_and_becomes_part_of_the_config(trained: Path) -> None:
+    path = trained / "soup.yaml"
+    asking = path.read_text().replace("batch_size: 4", "batch_size: auto")
+    path.write_text(asking)
+    run("git-soup", "config", "check", cwd=trained)
+    run("git-soup", "lock", "write", cwd=trained)
+    run("git-soup", "branch", "asking", "-c", "soup.yaml", cwd=trained)
+    run("git", "add", "--all", cwd=trained)
+    run("git", "commit", "-qm", "ask", cwd=trained)
+    assert "would run" in run("git-soup", "plan", cwd=trained, expect=3)
+    run("dvc", "repro", "-q", cwd=trained)
+    # 21 rows train, so one or two at once leave an epoch its steps.
+    (line,) = [line for line in path.read_text().splitlines() if "batch_size" in line]
+    found = re.fullmatch(r"  batch_size: ([12])  # auto: found on cpu", line)
+    assert found
+    assert path.read_text().replace(line, "  batch_size: auto") == asking
+    assert run("dvc", "status", cwd=trained) == "Data and pipelines are up to date.\n"
+    run("git-soup", "lock", "check", cwd=trained)
+    lock = (trained / "dvc.lock").read_text()
+    assert lock.count(hashlib.md5(path.read_bytes()).hexdigest()) == 2
+    again = run("dvc", "repro", cwd=trained)
+    assert again.count("didn't change, skipping") == 2
+    runs = run("git", "for-each-ref", "--format=%(refname)", "refs/soup/runs", cwd=trained)
+    run_ref = runs.split()[-1]
+    assert run("git", "show", f"{run_ref}:soup.yaml", cwd=trained) == path.read_text()
+
+    # What was found holds here: in a profile, which writes nothing, and in an experiment.
+    run("git", "stash", "-q", cwd=trained)
+    assert path.read_text() == asking
+    profile = run("git-soup", "profile", "--steps", "2", "--json", cwd=trained)
+    assert path.read_text() == asking
+    # 21 rows in batches of what was found.
+    assert json.loads(profile)["measured"]["steps_per_epoch"] == -(-21 // int(found[1]))
+    assert "measured by git soup profile" in run("git-soup", "plan", cwd=trained, expect=3)
+    run("dvc", "exp", "run", "-q", "-n", "one", "-S", "soup.yaml:training.epochs=1", cwd=trained)
+    (experiment,) = run(
+        "git", "for-each-ref", "--format=%(objectname)", "refs/exps/*/*/one", cwd=trained
+    ).split()
+    held = run("git", "show", f"{experiment}:soup.yaml", cwd=trained)
+    assert line in held and "epochs: 1" in held
+    recorded = run("git", "show", f"{experiment}:dvc.lock", cwd=trained)
+    assert hashlib.md5(held.encode()).hexdigest() in recorded
 
 
 def test_why_reads_the_run_that_was_trained_here(trained: Path) -> None:

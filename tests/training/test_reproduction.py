@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.training import tiny_model as tiny
+
 ROOT = Path(__file__).parents[2]
 DRIVER = Path(__file__).with_name("training_driver.py")
 
@@ -73,14 +75,23 @@ def test_one_digest_whatever_kills_the_run_and_when(workspace: Path) -> None:
     batch = "batch_size: 4"
     huge = (workspace / "soup.yaml").read_text().replace(batch, "batch_size: 21")
     (workspace / "huge.yaml").write_text(huge)
-    other, starved = drive(
+    many = (workspace / "soup.yaml").read_text().replace("train.jsonl", "many.jsonl")
+    (workspace / "many.yaml").write_text(many.replace(batch, "batch_size: auto"))
+    rows = [tiny.conversation(n) for n in range(640)]
+    tiny.write_rows(workspace / "data" / "many.jsonl", rows)
+    other, starved, ended = drive(
         workspace, 2, {"state": "another hash seed"},
         {"state": "starved", "config": "huge.yaml", "probe_within": 24 << 20},
+        {"state": "ended", "config": "many.yaml", "search_within": 48 << 20},
     )  # fmt: skip
     assert result(other) == result(whole)
     # A probe that gets no more memory says so, and ends with 1.
     assert starved["status"] == 1
     assert "allocate memory" in starved["out_of_memory"]
+    # A search keeps what went well before the memory ended.
+    assert ended["status"] == 0
+    assert "allocate memory" in ended["out_of_memory"]
+    assert 0 < len(ended["trials"]) < len(ended["sizes"])
 
 
 def _hashable(done: dict[str, Any]) -> dict[str, Any]:

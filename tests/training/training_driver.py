@@ -5,7 +5,7 @@ Called as `python training_driver.py WORKSPACE`, with a JSON list of runs on std
 `state` (folder), `overrides`, and when to SIGKILL: `kill_after` seconds, `kill_in_hook`
 (at that call of on_checkpoint) or `kill_while_saving` (as soon as a checkpoint is being
 written). A job with `probe_within` runs the probe of `git soup profile` instead, with so many
-bytes of memory to spare. Prints a JSON list of {"status", "digest", "steps", "resumed", "metrics"}.
+bytes of memory to spare; `search_within` the search for a batch size. Prints a JSON list of {"status", "digest", "steps", "resumed", "metrics"}.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def run(root: Path, job: dict[str, Any]) -> dict[str, Any]:
     state = root / job["state"]
     child = os.fork()
     if not child:
-        probes = "probe_within" in job
+        probes = "probe_within" in job or "search_within" in job
         os._exit(_probe(root, state, job, result) if probes else _train(root, state, job, result))
     began = time.monotonic()
     while True:
@@ -86,15 +86,18 @@ def _train(root: Path, state: Path, job: dict[str, Any], result: Path) -> int:
 def _probe(root: Path, state: Path, job: dict[str, Any], result: Path) -> int:
     import resource
 
-    from soup_git.stages import probe
+    from soup_git.stages import batchsize, probe
 
+    searches = "search_within" in job
+    spare = int(job["search_within" if searches else "probe_within"])
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    limit = pages * os.sysconf("SC_PAGE_SIZE") + int(job["probe_within"])
+    limit = pages * os.sysconf("SC_PAGE_SIZE") + spare
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     state.mkdir()
     os.chdir(root)
-    sys.argv = ["probe", str(root / job["config"]), str(state), "3"]
-    code = int(probe.main())
+    # The search is told of plenty, so that it is the system that says no.
+    sys.argv = ["stage", str(root / job["config"]), str(state), str(1 << 40) if searches else "3"]
+    code = int((batchsize if searches else probe).main())
     result.write_bytes((state / "result.json").read_bytes())
     return code
 

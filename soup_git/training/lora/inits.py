@@ -79,7 +79,7 @@ def _batches(rows: Sequence[Tokens], size: int, device: Any) -> Iterator[dict[st
 def _eva(peft_model: Any, config: SoupConfig, rows: Sequence[Tokens]) -> None:
     import peft
 
-    batches = list(_batches(rows, config.training.batch_size, peft_model.device))
+    batches = list(_batches(rows, config.training.rows_per_batch, peft_model.device))
     left = _MOST_PASSES * len(batches) + 2
 
     def forward(model: Any, inputs: dict[str, Any]) -> Any:

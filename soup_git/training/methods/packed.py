@@ -95,10 +95,15 @@ def _texts(rows: Sequence[Encoded], special: set[int]) -> tuple[list[int], list[
 
 def _forward(trainer: Any, texts: Sequence[list[int]]) -> torch.Tensor:
     """Of the last text's tokens, from a batch as the trainer makes and computes it."""
+    import torch
+
     ids = [i for text in texts for i in text]
     row = {"input_ids": ids, "labels": ids, "seq_lengths": [len(text) for text in texts]}
     batch = trainer._prepare_inputs(trainer.data_collator([row]))
     del batch["labels"]  # of the logits nothing would be left, where the loss is fused with them
+    # A model that is going to be split among processes is not on their devices yet.
+    device = trainer.model.device
+    batch = {k: v.to(device) if torch.is_tensor(v) else v for k, v in batch.items()}
     with trainer.accelerator.autocast():
         logits: torch.Tensor = trainer.model(**batch).logits
     return logits[0, -_TOKENS:].float()

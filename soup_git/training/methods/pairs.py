@@ -68,10 +68,8 @@ def judged_columns(examples: Sequence[Example], reading: Reading) -> dict[str, l
     }
     training = reading.config.training
     if training.trl.get("loss_type", "kto") == "kto":
-        batches = [
-            answers[i : i + training.batch_size]
-            for i in range(0, len(answers), training.batch_size)
-        ]
+        size = training.rows_per_batch
+        batches = [answers[i : i + size] for i in range(0, len(answers), size)]
         table["KL_completion_ids"] = [a for batch in batches for a in (batch[-1:] + batch[:-1])]
     return table
 

@@ -126,6 +126,10 @@ def _check_names(config: SoupConfig) -> Iterator[tuple[Where, str]]:
 def _check_sizes(config: SoupConfig, given: set[Where]) -> Iterator[tuple[Where, str]]:
     """A step generates whole groups, and a checkpoint lies between two generations."""
     training, trl = config.training, config.training.trl
+    if training.batch_size == "auto":
+        what = "answers are generated in whole groups of num_generations: give a multiple of it"
+        yield ("training", "batch_size"), f"task {config.task} takes no auto: {what}"
+        return
     group = training.num_generations or (8 if config.task == "grpo" else 2)
     per_generation = trl.get("steps_per_generation", training.gradient_accumulation_steps)
     batch = trl.get("generation_batch_size", training.batch_size * per_generation)
