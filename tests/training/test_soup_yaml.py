@@ -137,7 +137,7 @@ def test_what_is_no_config_is_refused_with_its_line(text: str, what: str) -> Non
         ("lora: {alpha_pattern: {q_proj: true}}", "alpha_pattern.q_proj: should be a valid int"),
         ("trl: {output_dir: x}", "trl.output_dir: that is output here"),
         ("trl: {report_to: wandb}", "trl.report_to: is not taken: trackers are off"),
-        ("trl: {fsdp_config: {}}", "needs a launcher"),
+        ("trl: {fsdp_config: {}}", "that is training.fsdp"),
         ("trl: {adam_beta1: true}", "trl.adam_beta1: should be float"),
         ("trl: {model_init_kwargs: {dtype: x}}", "model_init_kwargs.dtype: is git-soup's"),
     ],
