@@ -16,7 +16,7 @@ from soup_git.errors import ExitCode, run_to_exit_code
 
 
 def main() -> int:
-    config_file, scratch, memory = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    config_file, scratch, spare = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     # stdout is a report's, or DVC's: whatever a library prints is talk.
     os.dup2(2, 1)
     from soup_git.storage.files import write_atomically
@@ -28,15 +28,15 @@ def main() -> int:
     from soup_git.training import machine
 
     machine.prepare_process(config)
-    from soup_git.training import batchprobe, probing
+    from soup_git.training import batchprobe, memory
 
     def tell(result: dict[str, object]) -> None:
         write_atomically(scratch / "result.json", json.dumps(result).encode())
 
     try:
-        batchprobe.search(config, Path.cwd(), scratch, memory, lambda found: tell(found.as_dict()))
+        batchprobe.search(config, Path.cwd(), scratch, spare, lambda found: tell(found.as_dict()))
     except (RuntimeError, MemoryError, OSError) as error:
-        if not probing.is_out_of_memory(error):
+        if not memory.is_out_of_memory(error):
             raise
         said = str(error).strip().splitlines()
         tell({"never_began": said[0] if said else type(error).__name__})

@@ -30,12 +30,12 @@ def main() -> int:
     from soup_git.training import machine
 
     machine.prepare_process(config)
-    from soup_git.training import probing
+    from soup_git.training import memory, probing
 
     try:
         found = probing.probe(config, Path.cwd(), scratch, steps, _STARTED)
     except (RuntimeError, MemoryError, OSError) as error:
-        if not probing.is_out_of_memory(error):
+        if not memory.is_out_of_memory(error):
             raise
         said = str(error).strip().splitlines()
         _write(scratch, {"out_of_memory": said[0] if said else type(error).__name__})

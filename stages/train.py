@@ -31,7 +31,7 @@ def main() -> int:
     from soup_git.storage.snapshot import inside_folder
     from soup_git.storage.workers import is_worker
     from soup_git.storage.workspace import Workspace
-    from soup_git.training import launching, processes
+    from soup_git.training import launching, memory, processes
     from soup_git.training.machine import prepare_process
     from soup_git.training.train import train
 
@@ -54,10 +54,11 @@ def main() -> int:
     output = target_inside(root, adapter)
     state_dir = home.training_state(adapter)
     if not processes.here().is_main:
-        train(
-            config, workspace_root=root, output=output, state_dir=state_dir,
-            gate=gate_of(workspace, config),
-        )  # fmt: skip
+        with memory.named(config):
+            train(
+                config, workspace_root=root, output=output, state_dir=state_dir,
+                gate=gate_of(workspace, config),
+            )  # fmt: skip
         return 0
 
     # What the run is pinned to is known before it starts, and travels with each checkpoint.
@@ -65,16 +66,17 @@ def main() -> int:
     pinned = {config_path: config_file.read_bytes(), LOCK: lock.text().encode()}
     recorder = RunRecorder(home.workspace, adapter, state_dir, pinned, home.baseline)
 
-    train(
-        config,
-        workspace_root=root,
-        output=output,
-        state_dir=state_dir,
-        results=config_file.parent,
-        on_checkpoint=recorder.record,
-        gate=gate_of(workspace, config),
-        pinned={"base_model_sha": lock.base_model_sha},
-    )
+    with memory.named(config):
+        train(
+            config,
+            workspace_root=root,
+            output=output,
+            state_dir=state_dir,
+            results=config_file.parent,
+            on_checkpoint=recorder.record,
+            gate=gate_of(workspace, config),
+            pinned={"base_model_sha": lock.base_model_sha},
+        )
 
     manifest = manifest_of(home.workspace, output, adapter, keep=True)
     write_atomically(output / MANIFEST, manifest.text().encode())

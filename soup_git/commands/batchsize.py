@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from soup_git.commands.estimating import batch_key
 from soup_git.commands.machinechecks import free_memory
 from soup_git.core.batchsearch import Search, decide
-from soup_git.core.diagnosis import Change
 from soup_git.core.durations import spoken
 from soup_git.core.yamledit import with_value
 from soup_git.errors import ExitCode, FatalError
@@ -92,6 +91,8 @@ def find(
         return found
     decision = decide(found)
     if decision.size is None:
+        from soup_git.training.memory import what_to_lower
+
         lower = "; ".join(f"{change.key}: {change.value}" for change in what_to_lower(config))
         raise config.refuse(
             _KEY, f"auto: not even the smallest batch fits: {decision.why}", hint=f"lower {lower}"
@@ -114,23 +115,3 @@ def _told(scratch: Path, code: int) -> Search | ExitCode:
     if "never_began" in raw or code in KILLED:
         return Search("", 0, (), out_of_memory=str(raw.get("never_began", killed)))
     return ExitCode.INTERRUPTED if code == ExitCode.INTERRUPTED else ExitCode.FATAL
-
-
-def what_to_lower(config: SoupConfig) -> list[Change]:
-    """What needs less memory, ordered by what it costs in quality: nothing first."""
-    training, found = config.training, []
-    if training.batch_size != "auto" and training.batch_size > 1:
-        half = training.batch_size // 2
-        more = -(-training.batch_size * training.gradient_accumulation_steps // half)
-        same = f"{half}, with training.gradient_accumulation_steps: {more} the same training"
-        found.append(Change("training.batch_size", same))
-    if not training.gradient_checkpointing:
-        found.append(Change("training.gradient_checkpointing", "true (slower, the same result)"))
-    if training.precision == "fp32":
-        found.append(Change("training.precision", "bf16"))
-    if config.data.max_length > 256:
-        found.append(Change("data.max_length", f"{config.data.max_length // 2}, which cuts rows"))
-    if training.quantization == "none":
-        found.append(Change("training.quantization", "4bit"))
-    found.append(Change("base", "a smaller one"))
-    return found

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from soup_git.commands.batchsize import KILLED, find, what_to_lower
+from soup_git.commands.batchsize import KILLED, find
 from soup_git.commands.estimating import key_of
 from soup_git.core.diagnosis import Change
 from soup_git.core.durations import spoken
@@ -138,6 +138,8 @@ def _report(
             f"{measured.step.count} steps fitted, and a batch of the longest rows "
             f"({measured.longest_tokens:,} tokens) did not: the training would end at that batch"
         )
+    from soup_git.training.memory import what_to_lower
+
     report = ProfileReport(
         config=shown,
         fits=why is None,

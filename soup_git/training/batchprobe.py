@@ -18,7 +18,8 @@ from transformers import TrainerCallback
 from soup_git.core.batchsearch import Search, Trial, decide, sizes
 from soup_git.errors import ExitCode, FatalError
 from soup_git.training.loop import Run
-from soup_git.training.probing import device_of, is_out_of_memory, lengths_of, now
+from soup_git.training.memory import is_out_of_memory
+from soup_git.training.probing import device_of, lengths_of, now
 from soup_git.training.schema import SoupConfig
 from soup_git.training.train import train
 

@@ -7,7 +7,6 @@ Loaded late: it imports torch.
 
 from __future__ import annotations
 
-import errno
 import math
 import resource
 import sys
@@ -24,6 +23,7 @@ from soup_git.core.measurement import Measurement, Spread
 from soup_git.training import checkpoints
 from soup_git.training.adapter import WEIGHTS
 from soup_git.training.loop import Run
+from soup_git.training.memory import is_out_of_memory
 from soup_git.training.schema import SoupConfig
 from soup_git.training.train import train
 
@@ -44,16 +44,6 @@ def probe(config: SoupConfig, root: Path, scratch: Path, steps: int, started: fl
         results=scratch, watch=clock.attach,
     )  # fmt: skip
     return clock.measurement(scratch / "output")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch, its CPU allocator or the system said that memory is not enough."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    if isinstance(error, OSError):
-        return error.errno == errno.ENOMEM
-    words = ("can't allocate memory", "out of memory", "Cannot allocate memory")
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
 class _Clock:
