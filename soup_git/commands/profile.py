@@ -95,6 +95,11 @@ def profile(
 
     file = (path or workspace.root / CONFIG_FILE).absolute()
     config = load_config(file, check_upstream=can_train())
+    if config.training.launcher != "none":
+        raise config.refuse(
+            "training.launcher", "one process is measured, and several would train",
+            hint="git soup profile -c COPY, a copy without launcher, measures what each of them takes",
+        )  # fmt: skip
     if config.training.batch_size == "auto":
         sized = find(workspace, workspace, config, file)
         if isinstance(sized, ExitCode):

@@ -660,6 +660,7 @@ def test_two_interrupted_processes_go_on_to_the_same_bytes(trained: Path) -> Non
 
 def test_what_every_process_refuses_is_said_once(trained: Path) -> None:
     configure(trained, ("lr: 1e-3", "lr: 1e30"), more=TWO)
+    assert "one process is measured" in run("git-soup", "profile", cwd=trained, expect=128)
     said = run("dvc", "repro", cwd=trained, expect=255)
     assert said.count("fatal: the loss is") == 1
     assert "Traceback" not in said
