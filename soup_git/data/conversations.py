@@ -52,8 +52,10 @@ def alpaca(row: Row) -> Row:
         {"role": "user", "content": f"{instruction}\n{extra}" if extra.strip() else instruction},
         {"role": "assistant", "content": answer},
     ]
-    if row.get("system") is not None:
-        turns.insert(0, {"role": "system", "content": checked_text(row["system"], "system")})
+    told = row.get("system")
+    system = "" if told is None else checked_text(told, "system", may_be_empty=True)
+    if system.strip():
+        turns.insert(0, {"role": "system", "content": system})
     return {"messages": turns}
 
 

@@ -71,6 +71,11 @@ def _outside(config: SoupConfig) -> Iterator[Problem]:
         parts = PurePosixPath("x" if value is None else value).parts
         if not parts or parts[0] == "/" or ".." in parts:
             yield where, f"{value} is not a path inside the workspace"
+    output = PurePosixPath(config.output)
+    if output.parts[:1] in {(".git",), (".dvc",)}:
+        yield ("output",), f"{config.output} is a folder of {output.parts[0][1:]}'s own"
+    elif output == PurePosixPath(config.base):
+        yield ("output",), f"{config.output} is the base, which an adapter beside it would hide"
 
 
 def _training(training: TrainingBlock) -> Iterator[Problem]:

@@ -91,6 +91,8 @@ def test_alpaca_joins_instruction_and_input_and_keeps_the_system_prompt(tmp_path
     row = {"instruction": "Add", "input": "1 2", "output": "3", "system": "Be brief"}
     (read,) = formats.load_dataset(jsonl(tmp_path, row)).rows
     assert [t["content"] for t in read.values["messages"]] == ["Be brief", "Add\n1 2", "3"]
+    (read,) = formats.load_dataset(jsonl(tmp_path, row | {"system": "", "input": ""})).rows
+    assert [t["content"] for t in read.values["messages"]] == ["Add", "3"]
 
 
 def test_a_text_file_is_one_row_per_line_and_a_folder_is_all_its_files(tmp_path: Path) -> None:

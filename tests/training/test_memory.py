@@ -15,7 +15,7 @@ def test_a_tensor_that_no_machine_holds_names_what_to_lower(workspace: Path) -> 
     import torch
 
     config = load_config(workspace / "soup.yaml")
-    with pytest.raises(FatalError, match="^out of memory: ") as caught, memory.named(config):
+    with pytest.raises(FatalError, match=r"^out of memory: ") as caught, memory.named(config):
         torch.empty(1 << 60, dtype=torch.uint8)
     assert caught.value.hint.startswith("training.batch_size: 2, with training.gradient_acc")
     assert "training.gradient_checkpointing: true" in caught.value.hint

@@ -254,3 +254,14 @@ def test_checking_a_config_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("output", "what"),
+    [(".git/x", "a folder of git's own"), ("./base", "is the base"), (".dvc", "dvc's own")],
+)
+def test_an_adapter_is_not_written_into_what_is_somebody_elses(
+    workspace: Path, output: str, what: str
+) -> None:
+    with pytest.raises(FatalError, match=f"output: .*{what}"):
+        load_config(workspace / "soup.yaml", [f"output={output}"], check_upstream=False)
