@@ -12,7 +12,6 @@ import shutil
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -32,6 +31,7 @@ from soup_git.training.endings import Watchdog
 from soup_git.training.lora import relora
 from soup_git.training.prepared import Prepared
 from soup_git.training.processes import ALONE, Processes
+from soup_git.training.progressline import ProgressLine
 from soup_git.training.schema import SoupConfig
 
 OnCheckpoint = Callable[[int, Path, float, float], None]
@@ -270,7 +270,7 @@ class Run:
         """Train to the end and return the last step. Raises FatalError (130) on Ctrl-C."""
         checkpoints.forget_failure(self.state_dir)
         self.trainer.remove_callback(PrinterCallback)  # it prints to stdout
-        line = _ProgressLine()
+        line = ProgressLine()
         self.trainer.add_callback(_Watch(self, line))
         if self.relora is not None:
             self.trainer.add_callback(self.relora)
@@ -327,7 +327,7 @@ class Run:
 class _Watch(TrainerCallback):  # type: ignore[misc]
     """Feeds the curve, draws the progress line, and stops when asked to."""
 
-    def __init__(self, run: Run, line: _ProgressLine) -> None:
+    def __init__(self, run: Run, line: ProgressLine) -> None:
         self._run = run
         self._learning_rate = 0.0
         self._line = line
@@ -384,45 +384,6 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
                 code=ExitCode.CHECK_FAILED,
             )
             control.should_save = control.should_training_stop = True
-
-
-class _ProgressLine:
-    """One line on a terminal, redrawn at most ten times a second; nothing anywhere else."""
-
-    def __init__(self) -> None:
-        self._shown = sys.stderr.isatty()
-        self._began = self._drawn = time.monotonic()
-        self._first = 0
-        self._open = False
-
-    def begin(self, step: int) -> None:
-        self._first, self._began = step, time.monotonic()
-
-    def draw(self, state: Any, curve: Curve) -> None:
-        now = time.monotonic()
-        last = state.global_step >= state.max_steps
-        if not self._shown or (now - self._drawn < 0.1 and not last):
-            return
-        self._drawn, self._open = now, True
-        done = state.global_step / max(state.max_steps, 1)
-        bar = ("█" * round(20 * done)).ljust(20, "░")
-        pace = (now - self._began) / max(state.global_step - self._first, 1)
-        left = round(pace * (state.max_steps - state.global_step))
-        sys.stderr.write(
-            f"\r\x1b[Kepoch {state.epoch:.1f}  {bar}  step {state.global_step}/{state.max_steps}"
-            f"  loss {curve.latest:.3f}{_reward(curve)}  lr {curve.learning_rate:.1e}"
-            f"  eta {left // 60}:{left % 60:02d}"
-        )
-        sys.stderr.flush()
-
-    def close(self) -> None:
-        if self._shown and self._open:
-            sys.stderr.write("\n")
-
-
-def _reward(curve: Curve) -> str:
-    latest = curve.points[-1].get("reward") if curve.points else None
-    return "" if latest is None else f"  reward {latest:.3f}"
 
 
 @contextlib.contextmanager
