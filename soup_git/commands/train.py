@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 from soup_git.commands.lock import Overrides, compute
@@ -56,12 +57,13 @@ def train(
             return _reuse(workspace, known, adapter), ExitCode.OK
         if not ask:
             say("hint: git soup train --reuse takes its adapter instead of training again")
+    began = time.time()
     code = workspace.dvc.repro(
         force=again, waiting=lambda: say("another DVC command runs here; waiting until it is done")
     )
     if code:
         # The stage has said what is wrong and what to type; DVC adds only that it failed.
-        return None, ExitCode.INTERRUPTED if code == ExitCode.INTERRUPTED else ExitCode.FATAL
+        return None, _code_of_failure(workspace.training_state(adapter), code, began)
     now = Workspace(workspace.git)
     found = _known_result(now)
     data = now.work_tree_bytes(inside_folder(adapter, MANIFEST))
@@ -70,6 +72,16 @@ def train(
     return TrainReport(
         run, found.commit if run and found else None, adapter, md5, False
     ), ExitCode.OK
+
+
+def _code_of_failure(state: Path, code: int, began: float) -> ExitCode:
+    """DVC's code is the same whatever the stage ended with."""
+    if code == ExitCode.INTERRUPTED:
+        return ExitCode.INTERRUPTED
+    stopped = state / "stopped.json"  # by a gate or the watchdog: training/checkpoints.py
+    if stopped.is_file() and stopped.stat().st_mtime >= began - 0.02:  # a file's clock is coarse
+        return ExitCode.CHECK_FAILED
+    return ExitCode.FATAL
 
 
 def adapter_path(workspace: Workspace) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -228,20 +229,30 @@ def _bring_base(workspace: Workspace, scratch: Workspace, base: str | None) -> N
         here.symlink_to(there.resolve(), target_is_directory=True)
 
 
-def _train(scratch: Workspace, config: Path, adapter: str) -> Path:
+def _train(scratch: Workspace, file: Path, adapter: str) -> Path:
+    from soup_git.training import launching, memory
     from soup_git.training.config import load_config
+    from soup_git.training.machine import prepare_process
     from soup_git.training.train import train
 
     output = scratch.root / adapter
     shutil.rmtree(output)
     state = scratch.root.parent / "state"
-    train(
-        load_config(config),
-        workspace_root=scratch.root,
-        output=output,
-        state_dir=state,
-        resume=False,
-    )
+    config = load_config(file)
+    prepare_process(config)
+    count = launching.count_of(config)
+    if count == 1:
+        with memory.named(config):
+            train(config, workspace_root=scratch.root, output=output, state_dir=state, resume=False)
+        return output
+    words = [sys.executable, "-P", "-m", "soup_git.stages.rebuild", str(file), str(output), str(state)]  # fmt: skip
+    code = launching.launch(config, words, scratch.root, count)
+    if code:
+        raise FatalError(
+            f"its {count} processes did not rebuild it",
+            hint="the lines above say why; git soup doctor looks at this machine",
+            code=ExitCode.INTERRUPTED if code == ExitCode.INTERRUPTED else ExitCode.FATAL,
+        )
     return output
 
 

@@ -34,7 +34,7 @@ from typing import Any
 from soup_git.errors import ExitCode, FatalError
 
 _NAME = re.compile(r"checkpoint-(\d+)")
-_STOPPED = "stopped.json"
+STOPPED = "stopped.json"
 _FAILED = "failed.json"
 
 
@@ -95,13 +95,13 @@ def clear(state_dir: Path) -> None:
     for folder in complete(state_dir):
         shutil.rmtree(folder)
     (state_dir / "run.json").unlink(missing_ok=True)
-    (state_dir / _STOPPED).unlink(missing_ok=True)
+    (state_dir / STOPPED).unlink(missing_ok=True)
 
 
 def stop(state_dir: Path, error: FatalError, judges: dict[str, Any]) -> None:
     """Remember that `judges` ended this run, so that starting it again does not pass them by."""
     kept = {"why": str(error), "hint": error.hint, "judges": judges}
-    (state_dir / _STOPPED).write_text(json.dumps(kept), encoding="utf-8")
+    (state_dir / STOPPED).write_text(json.dumps(kept), encoding="utf-8")
 
 
 def note_failure(state_dir: Path, curve: dict[str, Any]) -> None:
@@ -115,11 +115,12 @@ def forget_failure(state_dir: Path) -> None:
 
 def refuse_stopped(state_dir: Path, judges: dict[str, Any]) -> None:
     """Raise what ended the run before, unless what judged it then was changed."""
-    path = state_dir / _STOPPED
+    path = state_dir / STOPPED
     if not path.is_file():
         return
     kept = json.loads(path.read_text(encoding="utf-8"))
     if kept["judges"] == judges:
+        path.touch()
         raise FatalError(kept["why"], hint=kept["hint"], code=ExitCode.CHECK_FAILED)
     path.unlink()
 
@@ -131,6 +132,8 @@ def agree(state_dir: Path, decides: dict[str, Any]) -> None:
         # Checkpoints that nobody can say the inputs of are not resumed.
         clear(state_dir)
     if not complete(state_dir):
+        if path.is_file() and json.loads(path.read_text()) != json.loads(json.dumps(decides)):
+            clear(state_dir)  # what was said of the run before is not said of this one
         temporary = path.with_suffix(".tmp")
         temporary.write_text(json.dumps(decides, indent=2, sort_keys=True) + "\n")
         _flush(temporary)

@@ -23,7 +23,7 @@ from tests.warm import Warm, python_launcher
 
 pytest.importorskip("trl", reason="the train extra is not installed")
 
-STAGES = ("train", "lock", "evaluate", "fold", "probe", "batchsize")
+STAGES = ("train", "lock", "evaluate", "fold", "probe", "batchsize", "rebuild")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -583,6 +583,8 @@ def test_two_processes_give_the_bytes_of_one_that_accumulates(trained: Path) -> 
     together = results(trained)
     run("git-soup", "lock", "check", cwd=trained)
     assert "up to date" in run("dvc", "status", cwd=trained)
+    run("git", "commit", "-qam", "two", cwd=trained)
+    assert "identical" in run("git-soup", "verify", cwd=trained)
 
     (trained / "soup.yaml").write_text(before)
     accumulate = "  gradient_accumulation_steps: 2\n"
@@ -656,6 +658,16 @@ def test_two_interrupted_processes_go_on_to_the_same_bytes(trained: Path) -> Non
     assert again.returncode == 0, again.stderr
     assert "going on from step" in again.stderr
     assert results(trained) == before
+
+
+def test_a_watchdog_ends_with_1(trained: Path) -> None:
+    watch = "  loss_watchdog: true\n  loss_watchdog_threshold: 0.1\n"
+    configure(trained, more=watch)
+    for _ in range(2):
+        said = run("git-soup", "train", cwd=trained, expect=1)
+        assert "stopped by its watchdog" in said
+    configure(trained, ("lr: 1e-3", "lr: -1"))
+    assert "training.lr" in run("git-soup", "train", cwd=trained, expect=128)
 
 
 def test_what_every_process_refuses_is_said_once(trained: Path) -> None:

@@ -97,6 +97,19 @@ def test_the_watchdog_fails_a_training_and_does_not_let_it_go_on(workspace: Path
     assert (report.resumed_from, report.steps) == (3, 12)
 
 
+def test_another_config_is_not_judged_by_what_ended_the_one_before(workspace: Path) -> None:
+    """Also where the watchdog was faster than the first checkpoint."""
+    watched = (*EVERY_STEP, "training.loss_watchdog=true", "training.loss_watchdog_threshold=5.9")
+    with pytest.raises(FatalError, match="stopped by its watchdog"):
+        run(workspace, *watched, "training.lr=0.9", "training.loss_watchdog_patience=2")
+    assert not list((workspace.parent / "state").glob("checkpoint-*"))
+    with pytest.raises(FatalError, match="stopped by its watchdog"):
+        run(workspace, *watched, "training.lr=0.9", "training.loss_watchdog_patience=2")
+    lower = ("training.lr=1e-9", "training.loss_watchdog_patience=2")
+    with pytest.raises(FatalError, match=r"above 5.9 for 2 steps in a row, and 6\.0.* at step 2"):
+        run(workspace, *watched, *lower)
+
+
 def test_a_watched_training_has_the_bytes_of_an_unwatched_one(workspace: Path) -> None:
     assert (
         run(workspace, "training.loss_watchdog=true", "training.loss_watchdog_threshold=50.0")
