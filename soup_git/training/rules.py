@@ -45,10 +45,10 @@ def _tasks(config: SoupConfig, given: set[Where]) -> Iterator[Problem]:
         yield ("task",), f"{config.task} needs training.{' or training.'.join(method.needs)}"
     for key in needed[1:]:
         yield ("training", key), f"excludes {needed[0]}: give one of them"
-    if method.compares and config.training.lora.bias != "none":
+    if config.compares and config.training.lora.bias != "none":
         yield (
             (*_LORA, "bias"),
-            f"{config.task} compares with the base, which trained biases would change",
+            f"{config.compares} compares with the base, which trained biases would change",
         )
     if config.training.eval_gate is not None and method.head != "words":
         # PEFT would wrap another head than the suite's model has, at the end of an epoch.

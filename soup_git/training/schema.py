@@ -315,6 +315,14 @@ class SoupConfig(_Block):
         training = self.training.model_copy(update={"batch_size": size})
         return self.model_copy(update={"training": training})
 
+    @property
+    def compares(self) -> str:
+        """What compares answers with those of the base, the adapter switched off: the task, or
+        an option of it; empty where nothing does. The base may not move then."""
+        if self.method.compares:
+            return f"task {self.task}"
+        return "grpo_beta" if "grpo_beta" in self.method.options and self.training.grpo_beta else ""
+
     _source: str = PrivateAttr(default="soup.yaml")
     _lines: dict[Where, int] = PrivateAttr(default_factory=dict)
 

@@ -66,7 +66,8 @@ class Task:
     refuses: Mapping[str, str] = field(default_factory=dict)
     """Options of the trainer that would do nothing -> why."""
     compares: bool = False
-    """Is the base, without the adapter, what the adapter's answers are compared with?"""
+    """Is the base, without the adapter, what the adapter's answers are compared with, whatever
+    the options say? Whether a config compares is SoupConfig.compares."""
     head: str = "words"
     """What the model answers with: a key of HEADS."""
     head_options: str = ""

@@ -185,7 +185,7 @@ def test_tokens_are_those_that_trl_itself_makes(workspace: Path) -> None:
         ("task: dpo\ntraining: {dpo_beta_end: 1.0}", "dpo_beta_end: needs dpo_beta_schedule"),
         ("task: dpo\ntraining: {trl: {beta: 1.0}}", "trl.beta: that is training.dpo_beta here"),
         ("task: ipo\ntraining: {trl: {loss_type: [x]}}", "trl.loss_type: is not taken: task ipo"),
-        ("task: dpo\ntraining: {lora: {bias: all}}", "lora.bias: dpo compares with the base"),
+        ("task: dpo\ntraining: {lora: {bias: all}}", "lora.bias: task dpo compares with the base"),
         ("task: dpo\ntraining: {packing: true}", "packing: task dpo has no such option"),
         ("task: kto\ntraining: {batch_size: 1}", "batch_size: task kto needs other answers"),
         (

@@ -209,7 +209,23 @@ def test_rows_without_what_a_rule_needs_are_named_before_torch_is(workspace: Pat
         ("grpo", "{reward_fn: format, trl: {use_vllm: true}}", "in the process that trains"),
         ("grpo", "{reward_fn: format, trl: {beta: 1.0}}", "trl.beta: that is training.grpo_beta"),
         ("rloo", "{reward_fn: format, grpo_beta: 1.0}", "task rloo has no such option"),
-        ("rloo", "{reward_fn: format, lora: {bias: all}}", "rloo compares with the base"),
+        ("rloo", "{reward_fn: format, lora: {bias: all}}", "task rloo compares with the base"),
+        ("grpo", "{reward_fn: format, grpo_beta: 0.1, lora: {bias: all}}", "grpo_beta compares with"),
+        (
+            "grpo",
+            "{reward_fn: format, grpo_beta: 0.1, lora: {init_strategy: pissa}}",
+            "lora.init_strategy: pissa moves the base, and grpo_beta compares with its answers",
+        ),
+        (
+            "grpo",
+            "{reward_fn: format, grpo_beta: 0.1, lora: {use_olora: true}}",
+            "lora.use_olora: olora moves the base, and grpo_beta compares with its answers",
+        ),
+        (
+            "grpo",
+            "{reward_fn: format, grpo_beta: 0.1, relora_steps: 2, relora_mode: merge}",
+            "relora_mode: merge moves the base, and grpo_beta compares with the base's answers",
+        ),
         ("sft", "{reward_fn: format}", "reward_fn: task sft has no such option (task grpo, rloo"),
     ],
 )  # fmt: skip

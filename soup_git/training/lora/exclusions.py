@@ -105,8 +105,8 @@ def _moved_base(config: SoupConfig, at: Where) -> Iterator[Problem]:
         yield at, f"{lora.init} needs an unquantized base"
     # Such a task gets the base's answer by turning the adapter off: where the base's weights
     # were moved, that is another model.
-    if config.method.compares:
-        yield at, f"{lora.init} moves the base, and task {config.task} compares with its answers"
+    if config.compares:
+        yield at, f"{lora.init} moves the base, and {config.compares} compares with its answers"
 
 
 def _loftq(training: TrainingBlock, given: set[Where]) -> Iterator[Problem]:
@@ -194,8 +194,8 @@ def _restarts(config: SoupConfig, given: set[Where]) -> Iterator[Problem]:
         yield at, "merge adds to the base's weights, and a quantized base takes none"
     if training.scheduler in _WATCHING:
         yield at, f"merge needs a schedule that is a function of the step: {training.scheduler}"
-    if config.method.compares:
-        yield at, f"merge moves the base, and task {config.task} compares with the base's answers"
+    if config.compares:
+        yield at, f"merge moves the base, and {config.compares} compares with the base's answers"
     if (*_TRAINING, "relora_prune_ratio") in given and not training.relora_reset_optimizer:
         yield (
             (*_TRAINING, "relora_prune_ratio"),

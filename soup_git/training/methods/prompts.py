@@ -102,8 +102,6 @@ def check(config: SoupConfig, given: set[Where]) -> Iterator[tuple[Where, str]]:
     if (training.grpo_variant == "two_sided") != (training.grpo_delta is not None):
         key = "grpo_variant" if training.grpo_delta is None else "grpo_delta"
         yield ("training", key), "grpo_variant: two_sided and grpo_delta need each other"
-    if training.grpo_beta and training.lora.bias != "none":
-        yield ("training", "lora", "bias"), "grpo_beta compares with the base, which biases change"
     yield from _check_sizes(config, given)
 
 

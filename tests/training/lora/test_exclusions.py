@@ -115,6 +115,13 @@ def test_what_goes_together_is_taken(options: str) -> None:
     assert load_config(f"{BASE}training: {{{options}}}\n", check_upstream=False)
 
 
+def test_grpo_without_its_beta_compares_with_nothing() -> None:
+    head = "base: m\ntask: grpo\ndata: {train: x}\ntraining: {reward_fn: format, lora: {"
+    moved = load_config(head + "init_strategy: pissa}}\n", check_upstream=False)
+    assert moved.compares == ""
+    assert load_config(head + "r: 4}, grpo_beta: 0.1}\n", check_upstream=False).compares
+
+
 def test_the_page_names_every_key_and_every_value() -> None:
     page = (Path(__file__).parents[3] / "docs" / "reference" / "lora.md").read_text()
     general = {"r", "alpha", "dropout", "target_modules", "modules_to_save", "bias", "peft"}
