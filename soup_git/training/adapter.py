@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from soup_git.errors import FatalError
-from soup_git.training.lora import freezing, inits, kinds, surgery
+from soup_git.training import quantized
+from soup_git.training.lora import freezing, inits, kinds, reach, surgery
 from soup_git.training.lora.inits import Tokens
 from soup_git.training.schema import LoraBlock, SoupConfig
 from soup_git.training.tasks import HEADS
@@ -28,6 +29,13 @@ WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 # Without the second factor the update is zero, whatever the first one holds.
 _SECOND = re.compile(r"\.lora_B|\.lora_embedding_B|\.vera_lambda_b")
+_FIRST_FACTOR = re.compile(r"\.lora_(embedding_)?A\b")
+_SECOND_FACTOR = re.compile(r"\.lora_(embedding_)?B\b")
+# What PEFT raises on a base or an option that it was not written for.
+_PEFT_RAISES = (
+    *(ValueError, TypeError, ImportError, NotImplementedError),
+    *(AttributeError, LookupError, RuntimeError),
+)
 
 
 def attach(
@@ -43,9 +51,11 @@ def attach(
     unquantized, for the one that looks at what quantizing lost.
     """
     import peft
+    import torch
 
     training, lora = config.training, config.training.lora
     if getattr(model, "is_quantized", False):
+        quantized.check_loaded(model, config)
         model = peft.prepare_model_for_kbit_training(
             model, use_gradient_checkpointing=training.gradient_checkpointing
         )
@@ -53,18 +63,27 @@ def attach(
     exclude = freezing.excluding(_excluded(model, config), layers, frozen)
     wanted = None if lora.target_modules == "auto" else lora.target_modules
     targets = kinds.Targets(wanted, exclude, lora.dropout)
-    targets = surgery.dropout_of_parameters(lora, surgery.inside_wrappers(model, targets))
+    targets = surgery.inside_wrappers(model, targets)
+    reach.before(model, config)
     try:
         peft_config = kinds.peft_config(
             config, targets, task_type=HEADS[config.method.head].task_type
         )
-        _check_names(model, config)
+        surgery.take_dropout(model, peft_config)
         inits.before(model, peft_config, config, rows)
-        # eva makes its own factors, so PEFT is to make none.
-        peft_model = peft.get_peft_model(model, peft_config, low_cpu_mem_usage=lora.init == "eva")
+        with reach.instead_of_peft():
+            peft_model = peft.get_peft_model(
+                model,
+                peft_config,
+                # eva makes its own factors, so PEFT is to make none.
+                low_cpu_mem_usage=lora.init == "eva",
+            )
         inits.after(peft_model, config, rows, original)
-    except (ValueError, TypeError, ImportError, NotImplementedError) as error:
+    except torch.OutOfMemoryError:
+        raise  # no option's fault, and no PEFT's
+    except _PEFT_RAISES as error:
         raise config.refuse("training.lora", f"PEFT refuses this: {error}") from error
+    reach.after(peft_model, config)
     surgery.give_dropout_back(peft_model, lora)
     freezing.still(peft_model, layers, frozen)
     names = [name for name, p in peft_model.named_parameters() if p.requires_grad]
@@ -85,39 +104,21 @@ def _excluded(model: Any, config: SoupConfig) -> list[str] | str | None:
     return [*(given or ()), *heads]
 
 
-def _check_names(model: Any, config: SoupConfig) -> None:
-    """Every name the config gives matches a module: PEFT is content when any of them does."""
-    lora = config.training.lora
-    names = [name for name, _ in model.named_modules()]
-    for key in ("target_modules", "exclude_modules", "modules_to_save"):
-        given = getattr(lora, key)
-        for wanted in given if isinstance(given, list) else ():
-            if not any(name == wanted or name.endswith(f".{wanted}") for name in names):
-                raise config.refuse(
-                    f"training.lora.{key}", f"{wanted} matches no module of {config.base}"
-                )
-    for key in ("rank_pattern", "alpha_pattern"):
-        for pattern in getattr(lora, key):
-            try:
-                matched = any(re.match(rf"(.*\.)?({pattern})$", name) for name in names)
-            except re.error as error:
-                raise config.refuse(
-                    f"training.lora.{key}.{pattern}", f"not a regular expression: {error}"
-                ) from None
-            if not matched:
-                raise config.refuse(
-                    f"training.lora.{key}.{pattern}", f"matches no module of {config.base}"
-                )
-
-
 def modules(peft_model: Any) -> list[str]:
-    """Names of the modules that got an adapter, and kept it: eva may give one rank 0."""
+    """Names of the modules that got an adapter, and kept it: eva may give one rank 0.
+
+    Of experts each parameter counts. It is wrapped, and the wrappers of one module are in each
+    other: `mlp.experts`, `mlp.experts.base_layer`.
+    """
+    from peft.tuners.lora.layer import ParamWrapper
     from peft.tuners.tuners_utils import BaseTunerLayer
 
+    tuner = peft_model.base_model
+    wrappers = [n for n, m in tuner.model.named_modules() if isinstance(m, ParamWrapper)]
     return [
         name
-        for name in peft_model.base_model.targeted_module_names
-        if isinstance(peft_model.base_model.model.get_submodule(name), BaseTunerLayer)
+        for name in [*tuner.targeted_module_names, *wrappers]
+        if isinstance(tuner.model.get_submodule(name), BaseTunerLayer)
     ]
 
 
@@ -179,9 +180,9 @@ def plain(tensors: Tensors, initial: Tensors, *, rslora: bool) -> Tensors:
 
     converted = {}
     for name, tensor in tensors.items():
-        if ".lora_A." in name:
+        if _FIRST_FACTOR.search(name):
             converted[name] = torch.cat([tensor, initial[name]], dim=0)
-        elif ".lora_B." in name:
+        elif _SECOND_FACTOR.search(name):
             both = torch.cat([tensor, -initial[name]], dim=1)
             # alpha / sqrt(r) shrinks by sqrt(2) as r doubles; plain LoRA doubles alpha instead.
             converted[name] = both * math.sqrt(2) if rslora else both
@@ -259,7 +260,7 @@ def check_alive(
     bad = [name for name, t in tensors.items() if not torch.isfinite(t).all()]
     if bad:
         raise _dead(f"{len(bad)} of {len(tensors)} tensors are not finite, first {bad[0]}")
-    missing = [m for m in targets if not any(f"base_model.model.{m}." in name for name in tensors)]
+    missing = [m for m in targets if not any(_is_of(name, m) for name in tensors)]
     if missing:
         raise _dead(f"{len(missing)} of {len(targets)} modules were not saved: {missing[0]}")
     if all(torch.equal(t, initial[name]) for name, t in tensors.items()):
@@ -267,6 +268,12 @@ def check_alive(
     second = [t for name, t in tensors.items() if _SECOND.search(name)]
     if not lora.mutates_base and second and not any(t.any() for t in second):
         raise _dead("its update is zero everywhere")
+
+
+def _is_of(tensor: str, module: str) -> bool:
+    """Is this the name of one of `module`'s own tensors, rather than of what it wraps?"""
+    own = f"base_model.model.{module}."
+    return tensor.startswith(own) and not tensor.startswith(f"{own}base_layer.")
 
 
 def _dead(why: str) -> FatalError:

@@ -87,6 +87,11 @@ def check(base: Base, config: SoupConfig) -> str | None:
     """The format that `base` comes in; refuses what cannot train an adapter, GPU or not."""
     asked, found = config.training.quantization, format_of(base)
     key = "training.quantization"
+    described = _description(base)
+    if described is not None and not isinstance(described, dict):
+        raise config.refuse(
+            "base", f"{config.base}/config.json: quantization_config is no block of options"
+        )
     if found is None:
         if asked not in {"none", *_BITSANDBYTES}:
             raise config.refuse(
@@ -151,6 +156,18 @@ def check_device(config: SoupConfig, found: str | None, device: str) -> None:
             "DoRA has measured their norms",
             hint="quantization: 4bit goes with use_dora",
         )
+
+
+def check_loaded(model: Any, config: SoupConfig) -> None:
+    """Refuse a base that config.json says is in few bits, and whose weights are not."""
+    for name, module in model.named_modules():
+        in_bits = type(module).__name__ in {"Linear4bit", "Linear8bitLt"}
+        if in_bits and type(module.weight).__name__ == "Parameter":
+            raise config.refuse(
+                "base",
+                f"{config.base} is said to be in bitsandbytes' bits, and the weights of {name} are not",
+                hint="take quantization_config out of its config.json, or get the base anew",
+            )
 
 
 def versions(config: SoupConfig, found: str | None) -> dict[str, str]:

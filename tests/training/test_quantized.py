@@ -57,6 +57,30 @@ def test_a_format_that_the_base_is_not_in(tmp_path: Path) -> None:
     assert "b is not in gptq: its config.json has no quantization_config" in said
 
 
+def test_a_description_that_is_none_is_refused(tmp_path: Path) -> None:
+    said = refusal(tmp_path, "nf4")
+    assert said == "soup.yaml:1: base: b/config.json: quantization_config is no block of options"
+
+
+@pytest.mark.parametrize("bits", ["load_in_4bit", "load_in_8bit"])
+def test_a_base_that_only_says_it_is_quantized_is_refused(workspace: Path, bits: str) -> None:
+    pytest.importorskip("bitsandbytes")
+    plain = (workspace / "base").resolve()
+    (workspace / "base").unlink()
+    shutil.copytree(plain, workspace / "base")
+    path = workspace / "base" / "config.json"
+    said = json.loads(path.read_text())
+    said["quantization_config"] = {"quant_method": "bitsandbytes", bits: True}
+    path.write_text(json.dumps(said))
+    with pytest.raises(FatalError, match=r"base: base is said to be in bitsandbytes' bits, and"):
+        train(
+            load_config(workspace / "soup.yaml"),
+            workspace_root=workspace,
+            output=workspace / "output",
+            state_dir=workspace / "state",
+        )
+
+
 def test_every_format_of_transformers_is_in_the_table() -> None:
     """One that is missing is refused as unknown, which is safe; one too many would be a typo."""
     from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING

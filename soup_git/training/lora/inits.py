@@ -22,9 +22,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from soup_git.core.adapter import MAX_PATTERNS
+from soup_git.training.lora import surgery
 from soup_git.training.schema import SoupConfig
 
 MOST_ROWS = 256
+# Inits that are the same for any shape; the others look at a layer's weight or its inputs.
+_ANYWHERE = frozenset({"random", "gaussian"})
 _MOST_PASSES = 20
 
 
@@ -39,6 +42,14 @@ class Tokens(Protocol):
 
 def before(model: Any, peft_config: Any, config: SoupConfig, rows: Sequence[Tokens]) -> None:
     """What has to be known about `model` before the adapter is attached to it."""
+    lora = config.training.lora
+    if lora.init not in _ANYWHERE and surgery.adapts_parameters(model, peft_config):
+        raise config.refuse(
+            f"training.lora.{'use_olora' if lora.use_olora else 'init_strategy'}",
+            f"{lora.init} knows linear layers only, and target_modules mean the experts of "
+            f"{config.base} too, which are raw parameters",
+            hint="target_modules: [q_proj, k_proj, v_proj, o_proj] leaves the experts alone",
+        )
     if config.training.lora.init == "corda":
         _corda(model, peft_config, rows[:MOST_ROWS])
 

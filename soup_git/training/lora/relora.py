@@ -229,11 +229,12 @@ def _check_linear(config: SoupConfig, peft_model: Any) -> None:
     for name, parameter in peft_model.named_parameters(remove_duplicate=False):
         owners.setdefault(id(parameter), set()).add(name)
     for name, layer in layers(peft_model):
-        base = layer.get_base_layer()
+        # Experts have no weight: theirs are parameters of other names.
+        weight = getattr(layer.get_base_layer(), "weight", None)
         plain = name.removeprefix("base_model.model.")
-        if not layer.lora_A or not base.weight.dtype.is_floating_point:
+        if not layer.lora_A or weight is None or not weight.dtype.is_floating_point:
             raise _no_merge(config, f"{plain} is no linear layer")
-        if len(owners[id(base.weight)]) > 1:
+        if len(owners[id(weight)]) > 1:
             raise _no_merge(config, f"{plain} shares its weight with another module")
 
 

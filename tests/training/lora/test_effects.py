@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from soup_git.errors import FatalError
+from soup_git.training import adapter
 from soup_git.training.lora import relora
 from tests.training.lora.conftest import Training
 from tests.training.lora.test_reload import RESTARTS, VBLORA, VERA
@@ -239,6 +241,17 @@ def test_relora_that_never_fires_is_refused(training: Training) -> None:
     assert "7 never comes up in 6 steps" in training.refusal("training.relora_steps=7")
     said = training.refusal("training.relora_steps=2", "training.relora_warmup_ratio=0.9")
     assert "2 never comes up in 6 steps after relora_warmup_ratio" in said
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+def test_restarts_refuse_experts() -> None:
+    from tests.training.lora.test_surgery import config, experts
+
+    settings = config("r: 2, dropout: 0.0")
+    with pytest.raises(
+        FatalError, match=r"relora_mode: merge changes weights, and .*experts is no"
+    ):
+        relora.Restarts(settings, adapter.attach(experts(), settings))
 
 
 def test_restarts_refuse_weights_that_others_share(training: Training) -> None:

@@ -34,6 +34,11 @@ CASES: dict[str, tuple[str, ...]] = {
     "vblora": VBLORA,
     "head": (f"{LORA}modules_to_save=[lm_head]",),
     "embedding": (f"{LORA}target_modules=[q_proj, embed_tokens]",),
+    "pissa embedding": (
+        f"{LORA}init_strategy=pissa",
+        f"{LORA}use_rslora=true",
+        f"{LORA}target_modules=[q_proj, embed_tokens]",
+    ),
     "pruned": ("training.relora_steps=2", FAST),
     "restarted": (*RESTARTS, f"{LORA}use_rslora=true", f"{LORA}rank_pattern={{v_proj: 2}}"),
     "frozen": ("training.freeze_layers=1", f"{LORA}exclude_modules=[up_proj]"),

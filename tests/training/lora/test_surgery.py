@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from soup_git.errors import FatalError
 from soup_git.training import adapter
 from soup_git.training.config import SoupConfig, load_config
 from soup_git.training.lora import kinds, surgery
@@ -115,11 +116,41 @@ def test_experts_train_without_dropout_and_attention_with(tmp_path: Path) -> Non
         assert torch.equal(model(input_ids=ids).logits, again(input_ids=ids).logits)
 
 
+@pytest.mark.filterwarnings("ignore:.*_pattern keys did not match any targeted:RuntimeWarning")
+def test_all_linear_means_the_experts_and_keeps_the_dropout_of_the_rest(tmp_path: Path) -> None:
+    base = experts()
+    untouched = copy.deepcopy(base)
+    settings = config("r: 2, dropout: 0.25, rank_pattern: {experts.down_proj: 1}")
+    model = stirred(adapter.attach(base, settings))
+    rates = {
+        type(m).__name__: getattr(m.lora_dropout["default"], "p", 0.0)
+        for m in model.modules()
+        if hasattr(m, "lora_dropout")
+    }
+    assert rates == {"Linear": 0.25, "ParamWrapper": 0.0}
+    tensors = adapter.factors(model)
+    experts_of = "base_model.model.model.layers.0.mlp.experts"
+    # Four experts share the parameter: down_proj by the pattern, gate and up by twice r.
+    assert tensors[f"{experts_of}.lora_A.weight"].shape[0] == 4 * 1
+    assert tensors[f"{experts_of}.base_layer.lora_A.weight"].shape[0] == 4 * 2 * 2
+    targets = adapter.modules(model)
+    assert len(targets) == len(tensors) // 2 == 14
+    again = reloaded(untouched, model, settings, tmp_path)
+    ids = torch.tensor([[5, 9, 20, 33]])
+    with torch.no_grad():
+        assert torch.equal(model(input_ids=ids).logits, again(input_ids=ids).logits)
+    del tensors[f"{experts_of}.lora_A.weight"], tensors[f"{experts_of}.lora_B.weight"]
+    with pytest.raises(FatalError, match=r"1 of 14 modules were not saved: .*0\.mlp\.experts$"):
+        adapter.check_alive(tensors, {}, targets, settings.training.lora)
+
+
 def test_other_models_are_left_alone() -> None:
     model = experts()
     targets = kinds.Targets(["q_proj"], ["k_proj"], 0.1)
     assert surgery.inside_wrappers(model, targets) == targets
-    assert surgery.dropout_of_parameters(config("r: 2").training.lora, targets) == targets
+    peft_config = kinds.peft_config(config("r: 2"), targets, task_type="CAUSAL_LM")
+    surgery.take_dropout(model, peft_config)
+    assert peft_config.lora_dropout == 0.1
     # The name alone is not enough: the class has to be there too, and the other way round.
     model.config.model_type = "gemma4"
     assert surgery.clippable(model) == []
