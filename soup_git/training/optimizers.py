@@ -71,13 +71,14 @@ def check_device(config: SoupConfig, device: str) -> None:
 def loraplus(trainer: Any, config: SoupConfig) -> Any:
     """An optimizer whose B matrices learn at `loraplus_lr_ratio` times the rate of the rest.
 
+    PEFT counts every vector among them: DoRA's lengths, and the base's biases. Only B is meant.
     Built on the class and options that `training.optimizer` means to transformers.
     """
     from peft.optimizers import create_loraplus_optimizer
 
     training = config.training
     optimizer_class, options = trainer.get_optimizer_cls_and_kwargs(trainer.args, trainer.model)
-    return create_loraplus_optimizer(
+    optimizer = create_loraplus_optimizer(
         trainer.model,
         optimizer_class,
         loraplus_lr_ratio=training.loraplus_lr_ratio,
@@ -85,3 +86,16 @@ def loraplus(trainer: Any, config: SoupConfig) -> Any:
         loraplus_weight_decay=training.weight_decay,
         **options,
     )
+    names = {id(p): name for name, p in trainer.model.named_parameters()}
+    slow, _, *fast = optimizer.param_groups
+    for group in fast:
+        others = [p for p in group["params"] if ".lora_B." not in names[id(p)]]
+        group["params"] = [p for p in group["params"] if ".lora_B." in names[id(p)]]
+        if not others:
+            continue
+        if group["weight_decay"] == slow["weight_decay"]:
+            slow["params"] += others
+        else:
+            rest = {"params": others, "lr": slow["lr"], "weight_decay": group["weight_decay"]}
+            optimizer.add_param_group(rest)
+    return optimizer

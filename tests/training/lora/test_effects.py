@@ -38,6 +38,25 @@ def test_loraplus_gives_b_its_own_rate_and_b_moves_further(training: Training) -
     assert type(odd.run.trainer.optimizer.optimizer) is torch.optim.SGD
 
 
+def test_loraplus_is_for_b_and_for_no_other_vector(training: Training) -> None:
+    plus = training(
+        "training.lora.use_dora=true", "training.loraplus_lr_ratio=16", "training.lr=1e-4",
+        "training.weight_decay=0.1", "training.max_steps=2",
+    )  # fmt: skip
+    groups = plus.run.trainer.optimizer.param_groups
+    rates = {
+        name.split(".lora_")[1].partition(".")[0]: (group["initial_lr"], group["weight_decay"])
+        for group in groups
+        for name, p in plus.run.model.named_parameters()
+        if any(p is member for member in group["params"])
+    }
+    assert rates == {
+        "A": (pytest.approx(1e-4), 0.1),
+        "magnitude_vector": (pytest.approx(1e-4), 0.1),
+        "B": (pytest.approx(1.6e-3), 0.1),
+    }
+
+
 def test_loraplus_keeps_adapted_embeddings_slow_unless_told(training: Training) -> None:
     options = ("training.loraplus_lr_ratio=4", "training.lora.target_modules=[embed_tokens]")
     assert "training changed nothing" not in str(
