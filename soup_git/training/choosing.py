@@ -10,11 +10,16 @@ from soup_git.training.tasks import TASKS, Task
 
 
 def chosen(task: str, preference_loss: str | None) -> Task:
-    """The row of `task`; of task preference, that of its loss where this is a task."""
+    """The row of `task`; of task preference, that of its loss where this is a task on pairs.
+
+    Loss sft is not task sft: it imitates the chosen answer of a pair.
+    """
     row = TASKS[task]
     if task != "preference" or preference_loss not in TASKS:
         return row
     method = TASKS[preference_loss]
+    if method.shapes != row.shapes:
+        return row
     return replace(method, options={**method.options, "preference_loss": ""})
 
 

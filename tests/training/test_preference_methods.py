@@ -31,6 +31,7 @@ PAIRS = [
         ("ipo", ["training.ipo_tau=0.5"]),
         ("bco", []),
         ("preference", ["training.preference_loss=apo_zero"]),
+        ("preference", ["training.preference_loss=sft"]),
         ("preference", ["training.preference_loss_weights={dpo: 0.7, bco: 0.3}"]),
         ("orpo", ["training.orpo_beta=2.0"]),
         ("cpo", []),
