@@ -34,7 +34,7 @@ _SECOND_FACTOR = re.compile(r"\.lora_(embedding_)?B\b")
 # What PEFT raises on a base or an option that it was not written for.
 _PEFT_RAISES = (
     *(ValueError, TypeError, ImportError, NotImplementedError),
-    *(AttributeError, LookupError, RuntimeError),
+    *(AttributeError, LookupError, RuntimeError, UserWarning),
 )
 
 

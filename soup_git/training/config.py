@@ -209,7 +209,7 @@ _ELSEWHERE = {
     "eval_split": "data.val_split",
     "gdpo_variant": "training.preference_loss (sigmoid_norm divides by length)",
     "mask_truncated_completions": "training.trl.mask_truncated_completions",
-    "off_policy_mask_threshold": "training.trl.off_policy_mask_threshold",
+    "off_policy_mask_threshold": "nothing, as an answer is used by the model that gave it",
     "regression_threshold": "gate: {SCORE: {max_drop: …}} in the suite",
 }
 

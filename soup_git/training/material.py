@@ -61,6 +61,7 @@ class Material:
             notes.append(f"{dropped} rows dropped: nothing to learn was left of them")
         if data.val_split and not data.validation and not self.eval_set.examples:
             notes.append("no row fell into the validation split, so there is no validation loss")
+        notes += load(self.task.notes)(self.config) if self.task.notes else []
         return notes
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from soup_git.core.yamllines import Where
 from soup_git.training import upstream
-from soup_git.training.schema import SoupConfig
+from soup_git.training.schema import SoupConfig, TrainingBlock
 
 # A part of the optimizer's name, the package to import, and how pip calls it.
 _NEEDS = (
@@ -54,6 +54,51 @@ def check(name: Any) -> Iterator[tuple[Where, str]]:
             if not upstream.installed(package):
                 yield _AT, f"{name} needs {package}, which is not installed: pip install {pip_name}"
             return
+
+
+# Optimizers by a part of their names -> the keys of `trl: {optim_args: "a=1,b=2"}` that
+# transformers reads for them. The others read none.
+_ARGS: dict[str, tuple[str, ...]] = {
+    "sgd": ("momentum", "dampening", "nesterov"),
+    "adagrad": ("lr_decay", "eps"),
+    "rmsprop": ("momentum", "alpha", "eps", "centered"),
+    "ademamix": ("beta1", "beta2", "beta3", "alpha", "eps", "t_alpha", "t_beta3"),
+    "anyprecision": (
+        *("use_kahan_summation", "momentum_dtype", "variance_dtype", "compensation_buffer_dtype"),
+    ),
+    "grokadamw": (
+        *("alpha_init", "lamb", "gamma", "grokking_signal_decay_rate", "gradient_clipping"),
+    ),
+    "torch_4bit": ("block_size", "bf16_stochastic_round"),
+    "torch_8bit": ("block_size", "bf16_stochastic_round"),
+    "stable_adamw": ("max_lr", "kahan_sum", "decouple_lr"),
+}
+
+
+def has_betas(name: str) -> bool:
+    """Does transformers give it `adam_beta1` and `adam_beta2`?"""
+    return name != "grokadamw" and any(part in name for part in ("adam", "ademamix", "lion"))
+
+
+def has_epsilon(name: str) -> bool:
+    """Does transformers give it `adam_epsilon`?"""
+    return has_betas(name) and "lion" not in name
+
+
+def unread(training: TrainingBlock) -> Iterator[tuple[Where, str]]:
+    """Arguments under `trl.optim_args` that this optimizer does not read."""
+    given = training.trl.get("optim_args")
+    if not isinstance(given, str):
+        return
+    at: Where = ("training", "trl", "optim_args")
+    known = next((keys for part, keys in _ARGS.items() if part in training.optimizer), ())
+    for pair in filter(None, given.replace(" ", "").split(",")):
+        key = pair.partition("=")[0]
+        if key == "weight_decay":
+            yield at, "weight_decay is training.weight_decay here"
+        elif key not in known:
+            takes = f"it reads {', '.join(known)}" if known else "it reads none of them"
+            yield at, f"{training.optimizer} has no {key}: {takes}"
 
 
 def check_device(config: SoupConfig, device: str) -> None:

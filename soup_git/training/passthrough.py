@@ -91,13 +91,22 @@ TRL_REFUSED = {
     "truncation_mode": "rows are cut at their end, at data.max_length",
     "remove_unused_columns": "rows are tokenized before TRL sees them",
     "label_names": "rows are tokenized before TRL sees them",
+    "length_column_name": "rows have no such column: their tokens are counted",
     "include_for_metrics": "no metric function runs in training",
     "batch_eval_metrics": "no metric function runs in training",
     "prediction_loss_only": "no metric function runs in training",
+    "eval_do_concat_batches": "no metric function runs in training",
+    "eval_use_gather_object": "no metric function runs in training",
+    "eval_accumulation_steps": "no metric function runs in training",
+    "bf16_full_eval": "the last validation would round the adapter before it is saved",
+    "fp16_full_eval": "the last validation would round the adapter before it is saved",
+    "logging_nan_inf_filter": "a loss that is not finite ends the training",
     "include_num_input_tokens_seen": "would write wall-clock values",
     "skip_memory_metrics": "would write wall-clock values",
     "activation_checkpointing_kwargs": "use gradient_checkpointing_kwargs",
     "dataset_num_proc": "rows are tokenized before TRL sees them",
+    "optim_target_modules": "only GaLore and APOLLO read it, and an adapter trains with neither",
+    "use_cache": "training has no use for a cache of what was generated",
     "padding_free": "TRL's trainers of preferences have it switched off",
     "sync_ref_model": "the reference is the base",
     "ref_model_*": "the reference is the base",
@@ -137,6 +146,9 @@ PEFT_REFUSED = {
     "init_weights": "the adapter would not start from zero",
     "save_only_topk_weights": "a checkpoint could not be resumed",
     "save_projection": "without them the adapter depends on torch's random numbers",
+    "fan_in_fan_out": "PEFT looks at the layers, whatever is said here",
+    "arrow_config": "it chooses among adapters that are there already, and trains none",
+    "monteclora_config": "the trainer would have to add its part of the loss, and TRL's do not",
     "runtime_config": "is not saved, so the adapter would not be what was trained",
 }
 _MODEL_KWARGS_OURS = {
@@ -174,6 +186,11 @@ def check(raw: dict[str, Any]) -> Iterator[tuple[Where, str]]:
     if isinstance(scheduler, str) and scheduler not in names:
         yield ("training", "scheduler"), f"{scheduler} is not one of {', '.join(names)}"
     yield from optimizers.check(training.get("optimizer"))
+    if trl.get("use_liger_kernel") is True and not upstream.installed("liger_kernel"):
+        yield (
+            ("training", "trl", "use_liger_kernel"),
+            "needs liger_kernel, which is not installed: pip install liger-kernel",
+        )
     quantization = training.get("quantization")
     if quantization in {"4bit", "8bit"} and not upstream.installed("bitsandbytes"):
         yield (

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 from soup_git.core.diagnosis import POLICY_TASKS
 from soup_git.core.yamllines import Where
-from soup_git.training import launching
+from soup_git.training import launching, unread
 from soup_git.training.lora import exclusions
 from soup_git.training.schema import LoraBlock, SoupConfig, TrainingBlock
 from soup_git.training.tasks import TASKS, load
@@ -26,6 +26,7 @@ def together(config: SoupConfig, given: set[Where]) -> Iterator[Problem]:
     yield from _endings(config, given)
     yield from _targets(config.training.lora, given)
     yield from exclusions.check(config, given)
+    yield from unread.check(config, given)
     yield from launching.check(config, given)
 
 

@@ -76,6 +76,8 @@ class Task:
     """Row, config -> BadRowError for what does not fit this config; before torch is imported."""
     equip: str = ""
     """Model, reading, examples -> what else the trainer is constructed with."""
+    notes: str = ""
+    """Config -> what to say before the first step, in lines."""
     inputs: str = ""
     """Config, workspace -> sha256 of each file that decides the bytes beside data and config."""
     long_rows: Literal["cut", "drop"] = "cut"
@@ -112,7 +114,15 @@ PREFERENCE_LOSSES = (*MIXED_LOSSES, "orpo", "cpo", "simpo")
 
 # Comparing wants small steps and the answers as they are: TRL switches dropout off.
 _COMPARING = {"lr": 1e-5, "lora.dropout": 0.0}
+# What transformers' own loss reads, and a trainer with another one does not.
+_NO_SMOOTHING = {"label_smoothing_factor": "the trainer would not read it"}
 _PAIRS = "soup_git.training.methods.pairs"
+# A task with one loss is that loss.
+_ONE_LOSS = {
+    **_NO_SMOOTHING,
+    "loss_type": "task preference has the losses, by preference_loss",
+    "loss_weights": "task preference has the losses, by preference_loss_weights",
+}
 _DPO: dict[str, Any] = {
     "shapes": ("pairs",),
     "encode": f"{_PAIRS}:pair",
@@ -132,6 +142,7 @@ _NO_REFERENCE: dict[str, Any] = {
     "columns": f"{_PAIRS}:labelled_columns",
     "defaults": _COMPARING,
     "refuses": {
+        **_NO_SMOOTHING,
         "max_completion_length": "data.max_length is for prompt and answer together",
         "is_encoder_decoder": "the base decides it",
         "generate_during_eval": "trackers are off: the run's history is in git",
@@ -156,6 +167,9 @@ _RL: dict[str, Any] = {
     "defaults": _COMPARING,
     "long_rows": "drop",
     "refuses": {
+        **_NO_SMOOTHING,
+        "train_sampling_strategy": "TRL draws the prompts, group by group",
+        "data_seed": "training.seed draws the prompts",
         "*vllm*": "answers are generated in the process that trains",
         "use_transformers_*": "answers are generated in the process that trains",
         "transformers_continuous_*": "answers are generated in the process that trains",
@@ -165,6 +179,17 @@ _RL: dict[str, Any] = {
         "num_completions_to_print": "trackers are off: the run's history is in git",
         "chat_template_kwargs": "prompts are tokens before TRL sees them",
     },
+}
+# A checkpoint lies between two generations, so each answer is used for one step, by the model
+# that gave it.
+_ON_POLICY = "an answer is used for one step, so the ratio of new to old that it looks at is 1"
+_GRPO_REFUSES = {
+    "max_tool_calling_iterations": "calls no tools",
+    "loss_type": "training.grpo_variant says it",
+    "importance_sampling_level": "training.grpo_variant says it",
+    **dict.fromkeys(
+        ("epsilon", "epsilon_high", "sapo_*", "vespo_*", "off_policy_mask_threshold"), _ON_POLICY
+    ),
 }
 _LABELLED = "soup_git.training.methods.labelled"
 _LABELS: dict[str, Any] = {
@@ -181,7 +206,7 @@ _LABELS: dict[str, Any] = {
 }
 _OWN_LOSS: dict[str, Any] = {
     **{k: _LABELS[k] for k in ("config", "config_sources", "sets")},
-    "refuses": {"label_smoothing_factor": "the trainer would not read it"},
+    "refuses": _NO_SMOOTHING,
 }
 _DISTILL = "soup_git.training.methods.distill"
 _STEPS = "soup_git.training.methods.steps"
@@ -230,6 +255,7 @@ TASKS: dict[str, Task] = {
         summary="the chosen answer above the rejected one, measured from the base",
         paper="https://arxiv.org/abs/2305.18290",
         options={"dpo_beta": "beta", **_SCHEDULE},
+        refuses=_ONE_LOSS,
         **_DPO,
     ),
     "ipo": Task(
@@ -238,6 +264,7 @@ TASKS: dict[str, Task] = {
         paper="https://arxiv.org/abs/2310.12036",
         options={"ipo_tau": "beta", **_SCHEDULE},
         sets={"loss_type": ["ipo"]},
+        refuses=_ONE_LOSS,
         **_DPO,
     ),
     "bco": Task(
@@ -246,6 +273,7 @@ TASKS: dict[str, Task] = {
         paper="https://arxiv.org/abs/2404.04656",
         options={"bco_beta": "beta", **_SCHEDULE},
         sets={"loss_type": ["bco_pair"]},
+        refuses=_ONE_LOSS,
         **_DPO,
     ),
     "preference": Task(
@@ -261,6 +289,7 @@ TASKS: dict[str, Task] = {
         works_out=f"{_PAIRS}:losses",
         needs=("preference_loss", "preference_loss_weights"),
         refuses={
+            **_NO_SMOOTHING,
             "loss_type": "training.preference_loss says it",
             "loss_weights": "training.preference_loss_weights says it",
         },
@@ -278,6 +307,7 @@ TASKS: dict[str, Task] = {
         config_sources=(*TRAINING_ARGUMENTS, ("trl", "trainer/kto_config.py", "KTOConfig")),
         options={"kto_beta": "beta", **_NEFTUNE},
         check=f"{_PAIRS}:check_kto",
+        refuses=_NO_SMOOTHING,
         defaults=_COMPARING,
         compares=True,
     ),
@@ -293,7 +323,13 @@ TASKS: dict[str, Task] = {
         ),
         options={"orpo_beta": "beta", **_NEFTUNE},
         sets={"remove_unused_columns": False},
-        **_NO_REFERENCE,
+        **_NO_REFERENCE
+        | {
+            "refuses": {
+                **_NO_REFERENCE["refuses"],
+                "padding_value": "padding is masked, whatever it is",
+            }
+        },
     ),
     "cpo": Task(
         name="cpo",
@@ -301,7 +337,8 @@ TASKS: dict[str, Task] = {
         paper="https://arxiv.org/abs/2401.08417",
         options={"cpo_alpha": "cpo_alpha", **_NEFTUNE},
         sets={"remove_unused_columns": False},
-        **_CPO,
+        check=f"{_PAIRS}:check_cpo",
+        **_CPO | {"refuses": {**_CPO["refuses"], "simpo_gamma": "task simpo has it"}},
     ),
     "simpo": Task(
         name="simpo",
@@ -320,7 +357,8 @@ TASKS: dict[str, Task] = {
         config_sources=(*TRAINING_ARGUMENTS, ("trl", "trainer/grpo_config.py", "GRPOConfig")),
         options={"grpo_beta": "beta", "grpo_variant": "", "grpo_delta": "delta", **_REWARDS},
         works_out=f"{_PROMPTS}:variant",
-        **{**_RL, "refuses": {**_RL["refuses"], "max_tool_calling_iterations": "calls no tools"}},
+        notes=f"{_PROMPTS}:variant_here",
+        **_RL | {"refuses": {**_RL["refuses"], **_GRPO_REFUSES}},
     ),
     "rloo": Task(
         name="rloo",
@@ -345,6 +383,7 @@ TASKS: dict[str, Task] = {
         config_sources=(*TRAINING_ARGUMENTS, ("trl", "trainer/reward_config.py", "RewardConfig")),
         head="labels",
         head_options=f"{_LABELLED}:one_number",
+        refuses=_NO_SMOOTHING,
         long_rows="drop",
         defaults={"lr": 1e-4},
     ),
@@ -427,7 +466,9 @@ TASKS: dict[str, Task] = {
         options={f"embedding_{key}": "" for key in ("loss", "temperature", "margin", "pooling")},
         sets={"remove_unused_columns": False},
         refuses={
-            "label_smoothing_factor": "the trainer would not read it",
+            **_NO_SMOOTHING,
+            "train_sampling_strategy": "batch_sampler says it",
+            "data_seed": "training.seed draws the batches",
             **dict.fromkeys(("prompts", "router_mapping"), "rows are tokens already"),
             "multi_dataset_batch_sampler": "there is one dataset",
             "warmup_ratio": "training.warmup_ratio says it",

@@ -14,6 +14,11 @@ from soup_git.training.prepared import Prepared
 from soup_git.training.schema import SoupConfig
 from soup_git.training.tasks import Task, load
 
+# What TRL raises on options that do not go together, or with this model.
+_TRL_RAISES = (
+    *(ValueError, TypeError, ImportError, NotImplementedError, AttributeError, LookupError),
+)
+
 
 def build(material: Material, here: Machine, peft_model: Any, state_dir: Path) -> Any:
     """Raises FatalError with what upstream says where it refuses the options."""
@@ -44,7 +49,8 @@ def build(material: Material, here: Machine, peft_model: Any, state_dir: Path) -
             processing_class=reading.tokenizer,
             **(load(task.equip)(peft_model, reading, everything) if task.equip else {}),
         )
-    except (ValueError, TypeError, ImportError, NotImplementedError) as error:
+        batches = len(trainer.get_train_dataloader()) if training.eval_steps is None else 0
+    except _TRL_RAISES as error:
         raise config.refuse("training", f"TRL refuses this: {error}") from error
     if task.trainer == "transformers:Trainer":
         # transformers leaves accumulated losses undivided where forward takes **kwargs; the
@@ -55,7 +61,6 @@ def build(material: Material, here: Machine, peft_model: Any, state_dir: Path) -
             trainer, config, train_set.texts, set(reading.tokenizer.all_special_ids)
         )
     if training.eval_steps is None:
-        batches = len(trainer.get_train_dataloader())
         per_epoch = math.ceil(batches / training.gradient_accumulation_steps)
         trainer.args.eval_steps = max(per_epoch, 1)
     else:

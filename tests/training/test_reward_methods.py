@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from soup_git.errors import FatalError
 from soup_git.training.config import load_config
+from soup_git.training.methods.prompts import SAME_FOR_ONE_STEP
 from tests.training import tiny_model as tiny
 from tests.training.methods import points, prepare, run, steerable
 
@@ -81,6 +84,25 @@ def test_variants_are_trls_options(variant: str) -> None:
         output_dir="x", use_cpu=True, bf16=False, activation_checkpointing=False, **options
     )
     assert {key: getattr(arguments, key) for key in options} == options
+
+
+def test_a_variant_that_amounts_to_another_here_says_so(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each answer is used for one step, so what limits the ratio to the old model is idle."""
+    prepare(workspace, "grpo", PROMPTS)
+    (workspace / "letters.py").write_text(LETTERS)
+    options = (*SHORT, "training.reward_fn=letters.py", "training.max_steps=2")
+    made = {}
+    for name in ("standard", *SAME_FOR_ONE_STEP, "dapo"):
+        delta = ("training.grpo_delta=1.5",) if name == "two_sided" else ()
+        run(workspace, *options, f"training.grpo_variant={name}", *delta)
+        made[name] = load_file(workspace / "output" / "adapter_model.safetensors")
+        assert ("as standard does" in capsys.readouterr().err) == (
+            SAME_FOR_ONE_STEP.get(name) == "standard"
+        )
+    for name, same in SAME_FOR_ONE_STEP.items():
+        assert all(torch.allclose(made[name][k], t, atol=1e-5) for k, t in made[same].items())
 
 
 def test_a_killed_run_goes_on_to_the_same_bytes_beyond_an_epoch(workspace: Path) -> None:

@@ -164,7 +164,8 @@ def test_a_pattern_may_have_256_keys() -> None:
 
 def test_upstream_options_pass_through() -> None:
     config = load_config(
-        f"{GOOD}training:\n  trl: {{adam_beta1: 0.8, packing_strategy: bfd_split}}\n"
+        f"{GOOD}training:\n  packing: true\n"
+        "  trl: {adam_beta1: 0.8, packing_strategy: bfd_split}\n"
         "  lora: {peft: {lora_bias: true}}\n"
     )
     assert config.training.trl["adam_beta1"] == 0.8

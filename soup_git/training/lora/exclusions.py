@@ -21,6 +21,9 @@ PLAIN_STATE = frozenset({"adamw_torch", "adamw_torch_fused", "adagrad", "rmsprop
 # Schedulers that are functions of the step (torch's LambdaLR); the others watch the loss.
 _WATCHING = frozenset({"reduce_lr_on_plateau", "greedy"})
 
+# PEFT's options that make another model of the base, which is there with the adapter off too.
+_OTHER_BASE = frozenset({"kasa_config", "layer_replication"})
+
 _LORA_ONLY = (
     *("use_dora", "use_rslora", "use_olora", "init_strategy", "rank_pattern", "alpha_pattern"),
     "target_parameters",
@@ -33,6 +36,12 @@ def check(config: SoupConfig, given: set[Where]) -> Iterator[Problem]:
     training = config.training
     yield from _kinds(training, given)
     yield from _inits(config, given)
+    if config.compares:
+        for key in _OTHER_BASE & set(training.lora.peft):
+            yield (
+                (*_LORA, "peft", key),
+                f"changes the base, and {config.compares} compares with its answers",
+            )
     yield from _quantized(training)
     yield from _loraplus(training, given)
     yield from _relora(config, given)

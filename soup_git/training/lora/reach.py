@@ -77,10 +77,11 @@ def _check_expression(key: str, given: str, modules: list[str], config: SoupConf
 def instead_of_peft() -> Iterator[None]:
     """Without PEFT's warnings of what is no problem: patterns that match none of its modules
     (it forgets that experts are parameters; `after` refuses those that match neither), and
-    transposed weights, which it sees by itself."""
+    transposed weights, which it sees by itself. Its warning that nothing is tied is an error."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*_pattern keys did not match any targeted mod")
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")
+        warnings.filterwarnings("error", message="You have requested `ensure_weight_tying`")
         yield
 
 

@@ -100,6 +100,12 @@ def check_schedule(config: SoupConfig, given: set[Where]) -> Iterator[tuple[Wher
             yield ("training", key), f"needs {other}"
 
 
+def check_cpo(config: SoupConfig, _given: set[Where]) -> Iterator[tuple[Where, str]]:
+    """SimPO's loss is a task of its own."""
+    if config.training.trl.get("loss_type") == "simpo":
+        yield ("training", "trl", "loss_type"), "that is task: simpo"
+
+
 def check_kto(config: SoupConfig, _given: set[Where]) -> Iterator[tuple[Where, str]]:
     """The distance from the base is measured with another row's answer."""
     if config.training.batch_size == 1:

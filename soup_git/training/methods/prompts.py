@@ -34,6 +34,17 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+# Variants that differ in what they make of the ratio of new to old probability only, which is 1
+# in the one step that an answer is used for -> the variant that they amount to.
+SAME_FOR_ONE_STEP = {
+    "gspo": "standard",
+    "two_sided": "standard",
+    "sapo": "standard",
+    "cispo": "dapo",
+    "vespo": "dapo",
+}
+
+
 def question(row: DataRow, reading: Reading) -> Example:
     """The prompt, which the model answers by itself; the row goes to the rewards."""
     asked = as_asked(row)
@@ -102,7 +113,21 @@ def check(config: SoupConfig, given: set[Where]) -> Iterator[tuple[Where, str]]:
     if (training.grpo_variant == "two_sided") != (training.grpo_delta is not None):
         key = "grpo_variant" if training.grpo_delta is None else "grpo_delta"
         yield ("training", key), "grpo_variant: two_sided and grpo_delta need each other"
+    for option in VARIANTS.get(training.grpo_variant or "", {}):
+        if option in training.trl and option not in config.method.refuses:
+            yield ("training", "trl", option), f"grpo_variant: {training.grpo_variant} sets it"
     yield from _check_sizes(config, given)
+
+
+def variant_here(config: SoupConfig) -> list[str]:
+    """What a variant amounts to where each answer is used for one step."""
+    name = config.training.grpo_variant
+    if name not in SAME_FOR_ONE_STEP:
+        return []
+    same = SAME_FOR_ONE_STEP[name]
+    return [
+        f"grpo_variant {name}: each answer is used for one step, where it learns as {same} does"
+    ]
 
 
 def _check_names(config: SoupConfig) -> Iterator[tuple[Where, str]]:
