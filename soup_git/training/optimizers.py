@@ -132,7 +132,11 @@ def loraplus(trainer: Any, config: SoupConfig) -> Any:
         **options,
     )
     names = {id(p): name for name, p in trainer.model.named_parameters()}
-    slow, _, *fast = optimizer.param_groups
+    slow, embeddings, *fast = optimizer.param_groups
+    if not embeddings["params"] and config.given("training.loraplus_lr_embedding"):
+        raise config.refuse(
+            "training.loraplus_lr_embedding", "is for adapted embeddings, and none has an adapter"
+        )
     for group in fast:
         others = [p for p in group["params"] if ".lora_B." not in names[id(p)]]
         group["params"] = [p for p in group["params"] if ".lora_B." in names[id(p)]]

@@ -197,7 +197,7 @@ def test_nothing_left_to_learn_is_refused_before_the_model_loads(workspace: Path
         ("training.lr=1e30", "the loss is"),
         ("training.max_steps=1", "training changed nothing in it"),
         ("training.reproducible=portable", "before torch is loaded"),
-        ("training.trl={dataloader_prefetch_factor: 2}", "TRL refuses this"),
+        ("training.trl={torch_empty_cache_steps: 0}", "TRL refuses this"),
     ],
 )
 def test_what_cannot_train_is_refused_with_its_key(

@@ -100,6 +100,7 @@ def after(peft_model: Any, config: SoupConfig) -> None:
                 else "no module that it matches gets an adapter"
             )
             raise config.refuse(f"training.lora.{key}.{pattern}", why)
+    _check_targets(adapted, config)
     _check_layers(adapted, parameters, config)
     for name in parameters:
         # What PEFT makes of the experts' old names, all-linear among them, knows no exceptions.
@@ -117,6 +118,20 @@ def after(peft_model: Any, config: SoupConfig) -> None:
             "these weights itself, so the trained tokens would be ignored",
             hint="lora.modules_to_save: [embed_tokens] trains them all",
         )
+
+
+def _check_targets(adapted: list[str], config: SoupConfig) -> None:
+    lora = config.training.lora
+    # Without an adapter is what exclude_modules says.
+    targets = lora.target_modules if lora.exclude_modules is None else None
+    # q_proj may be q_proj.linear (a layer inside a wrapper), or gate.weight (a raw parameter).
+    reached = [*adapted, *(name.rpartition(".")[0] for name in adapted)]
+    for wanted in targets if isinstance(targets, list) else ():
+        if not any(surgery.named(name, [wanted]) for name in reached):
+            raise config.refuse(
+                "training.lora.target_modules",
+                f"{wanted} gets no adapter: modules_to_save means it too, and trains all of it",
+            )
 
 
 def _check_layers(adapted: list[str], parameters: list[str], config: SoupConfig) -> None:

@@ -68,6 +68,8 @@ def test_loraplus_keeps_adapted_embeddings_slow_unless_told(training: Training) 
         if group["params"]
     }
     assert rates == {1e-6}
+    said = training.refusal("training.loraplus_lr_ratio=4", "training.loraplus_lr_embedding=0.01")
+    assert "loraplus_lr_embedding: is for adapted embeddings, and none has an adapter" in said
 
 
 def test_rank_and_alpha_patterns_shape_and_scale_the_update(training: Training) -> None:

@@ -61,6 +61,10 @@ def refusal(base: Any, lora: str) -> str:
             "layers_to_transform: m has no layer 99 with such modules; the first is 0",
         ),
         ("target_modules: [q_proj], layers_to_transform: []", "names no layer; leave it out"),
+        (
+            "target_modules: [q_proj, lm_head], modules_to_save: [lm_head]",
+            "target_modules: lm_head gets no adapter: modules_to_save means it too, and trains",
+        ),
     ],
 )
 def test_a_name_that_reaches_nothing_is_refused(lora: str, what: str) -> None:
