@@ -179,6 +179,7 @@ def check(raw: dict[str, Any]) -> Iterator[tuple[Where, str]]:
     )
     for name in sorted(_MODEL_KWARGS_OURS & set(mapping(trl, "model_init_kwargs"))):
         yield ("training", "trl", "model_init_kwargs", name), "is git-soup's to decide"
+    yield from _generation(mapping(trl, "generation_kwargs"))
     yield from _peft(lora)
     yield from _deepspeed(training)
     names = upstream.enum_values("transformers", "trainer_utils.py", "SchedulerType")
@@ -197,6 +198,41 @@ def check(raw: dict[str, Any]) -> Iterator[tuple[Where, str]]:
             ("training", "quantization"),
             f"{quantization} needs bitsandbytes, which is not installed: pip install 'git-soup[quantized]'",
         )
+
+
+# What TRL says itself when it generates, and counts on when it computes the loss.
+_GENERATION_OURS = {
+    **{
+        name: f"training.trl.{name}"
+        for name in (
+            *("temperature", "top_p", "top_k", "min_p", "repetition_penalty"),
+            "cache_implementation",
+        )
+    },
+    "max_new_tokens": "training.trl.max_completion_length",
+    "max_length": "training.trl.max_completion_length",
+    "num_return_sequences": "training.num_generations",
+}
+_GENERATION_SET = {
+    "do_sample": "the answers of a group have to differ",
+    "num_beams": "the answers of a group have to differ",
+    **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), "the tokenizer decides it"),
+    **dict.fromkeys(
+        (
+            *("return_dict_in_generate", "output_scores", "output_logits"),
+            *("output_attentions", "output_hidden_states"),
+        ),
+        "TRL reads tokens only",
+    ),
+}
+
+
+def _generation(given: dict[str, Any]) -> Iterator[tuple[Where, str]]:
+    """transformers keeps a name that it does not know, and generates as if it were not there."""
+    source = ("transformers", "generation/configuration_utils.py", "GenerationConfig")
+    known = {name: upstream.Option(name, None, None) for name in upstream.popped(*source)}
+    at: Where = ("training", "trl", "generation_kwargs")
+    yield from _options(at, given, known, _GENERATION_OURS, _GENERATION_SET)
 
 
 _OF_AN_INIT = {"eva_config": "eva", "corda_config": "corda"}

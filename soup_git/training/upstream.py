@@ -104,6 +104,18 @@ def _fields(package: str, relative: str, name: str) -> dict[str, Option]:
     return found
 
 
+@cache
+def popped(package: str, relative: str, name: str) -> tuple[str, ...]:
+    """The names that an upstream class takes as keywords with `kwargs.pop("NAME", …)`."""
+    return tuple(
+        str(node.args[0].value)
+        for node in ast.walk(_class(package, relative, name))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) == "kwargs.pop"
+        and isinstance(node.args[0], ast.Constant)
+    )
+
+
 def enum_values(package: str, relative: str, name: str) -> tuple[str, ...]:
     """The string values of an upstream enum."""
     return tuple(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from soup_git.errors import FatalError
-from soup_git.training import optimizers, unread, upstream
+from soup_git.training import optimizers, passthrough, unread, upstream
 from soup_git.training.config import load_config
 from soup_git.training.tasks import TASKS
 
@@ -143,6 +143,17 @@ def test_what_nothing_would_read_is_refused(options: str, what: str) -> None:
             "trl.scale_rewards: grpo_variant: dr_grpo sets it",
         ),
         ("grpo", f"{RL}, trl: {{use_bias_correction_kl: true}}", "it needs grpo_beta above 0"),
+        (
+            "grpo",
+            f"{RL}, trl: {{generation_kwargs: {{no_repeat_ngram: 3}}}}",
+            "generation_kwargs.no_repeat_ngram: no such option; did you mean no_repeat_ngram_size?",
+        ),
+        (
+            "rloo",
+            f"{RL}, trl: {{generation_kwargs: {{temperature: 0.5}}}}",
+            "generation_kwargs.temperature: that is training.trl.temperature here",
+        ),
+        ("grpo", f"{RL}, trl: {{generation_kwargs: {{do_sample: false}}}}", "of a group have to dif"),
         ("grpo", f"{RL}, trl: {{entropy_target: 0.3}}", "it needs trl.use_adaptive_entropy"),
         ("rloo", f"{RL}, trl: {{epsilon: 0.1}}", "epsilon: has no effect: it needs lora.dropout"),
         ("dpo", "lora: {peft: {kasa_config: {}}}", "kasa_config: changes the base, and task dpo"),
@@ -184,6 +195,7 @@ def test_what_is_about_validation_needs_one(option: str) -> None:
         ("cpo", "trl: {label_smoothing: 0.1, alpha: 0.1}"),
         ("simpo", "trl: {label_smoothing: 0.1, beta: 2.0}"),
         ("kto", "trl: {loss_type: apo_zero_unpaired, desirable_weight: 2.0}"),
+        ("grpo", f"{RL}, trl: {{generation_kwargs: {{no_repeat_ngram_size: 3}}}}"),
         ("rloo", f"{RL}, lora: {{dropout: 0.1}}, trl: {{epsilon: 0.1}}"),
         ("grpo", f"{RL}, grpo_beta: 0.1, trl: {{use_bias_correction_kl: true}}"),
     ],
@@ -196,6 +208,9 @@ def test_the_tables_name_what_there_is() -> None:
     known = {k for t in TASKS.values() for k in upstream.options(t.config_sources)}
     tables = (unread._NEEDS, unread._DPO_LOSSES, unread._CPO_LOSSES)
     assert {name for table in tables for name in table} <= known
+    generation = ("transformers", "generation/configuration_utils.py", "GenerationConfig")
+    names_of_it = upstream.popped(*generation)
+    assert {*passthrough._GENERATION_OURS, *passthrough._GENERATION_SET} <= set(names_of_it)
     names = upstream.enum_values("transformers", "trainer_utils.py", "SchedulerType")
     assert set(names) >= unread._NO_WARMUP | unread._NO_OPTIONS
     assert set(TASKS) >= unread._ONE_SEQUENCE
