@@ -22,7 +22,7 @@ from soup_git.training import quantized
 from soup_git.training.lora import freezing, inits, kinds, reach, surgery
 from soup_git.training.lora.inits import Tokens
 from soup_git.training.schema import LoraBlock, SoupConfig
-from soup_git.training.tasks import HEADS
+from soup_git.training.tasks import HEADS, SAVED_HEADS
 
 Tensors = dict[str, Any]  # name in the adapter's file -> torch.Tensor
 WEIGHTS = "adapter_model.safetensors"
@@ -96,7 +96,7 @@ def _excluded(model: Any, config: SoupConfig) -> list[str] | str | None:
     """What the config excludes; and a new head, which is trained whole. Of the heads that label
     tokens PEFT does not know that all-linear does not mean them."""
     given = config.training.lora.exclude_modules
-    heads = [name for name in ("score", "classifier") if hasattr(model, name)]
+    heads = [name for name in SAVED_HEADS if hasattr(model, name)]
     if HEADS[config.method.head].task_type != "TOKEN_CLS" or not heads:
         return given
     if isinstance(given, str):

@@ -12,15 +12,16 @@ import logging
 import os
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from soup_git.errors import FatalError
+from soup_git.training import architecture
 from soup_git.training.schema import SoupConfig
-from soup_git.training.tasks import HEADS
+from soup_git.training.tasks import HEADS, SAVED_HEADS
 from soup_git.training.tasks import load as load_named
 
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
@@ -89,12 +90,19 @@ def _inspect(config: NamesBase, folder: Path) -> None:
         raise config.refuse("base", f"{name} has no config.json, so it is no model's folder")
     for file in ("config.json", "tokenizer_config.json"):
         described = _json(config, folder / file)
+        if file == "config.json":
+            _check_described(config, described)
         if "auto_map" in described and not config.trust_remote_code:
             raise config.refuse(
                 "base",
                 f"{name} wants to run Python code of its own (auto_map in {file})",
                 hint="read that code; then trust_remote_code: true lets it run",
             )
+    _check_weights(config, folder)
+
+
+def _check_weights(config: NamesBase, folder: Path) -> None:
+    name = config.base
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         pickles = sorted(f.name for f in folder.iterdir() if f.suffix in PICKLES)
@@ -114,6 +122,25 @@ def _inspect(config: NamesBase, folder: Path) -> None:
                 raise config.refuse("base", f"{name} is incomplete: {shard} is missing")
 
 
+def _check_described(config: NamesBase, described: dict[str, Any]) -> None:
+    path, hint = f"{config.base}/config.json", "fetch the base's config.json again"
+    if not isinstance(described.get("model_type"), str):
+        raise config.refuse(
+            "base", f"{path} names no model_type, so it describes no model", hint=hint
+        )
+    quantized = described.get("quantization_config")
+    if quantized is None:
+        return
+    keys = ("quant_method", "load_in_4bit", "load_in_8bit")
+    if not isinstance(quantized, dict) or not any(quantized.get(key) for key in keys):
+        raise config.refuse(
+            "base",
+            f"{path} has a quantization_config that does not say what the weights are in "
+            "(quant_method)",
+            hint=hint,
+        )
+
+
 def _json(config: NamesBase, path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
@@ -128,12 +155,13 @@ def load_tokenizer(base: Base, config: NamesBase) -> Any:
     """The base's tokenizer, which must be a fast one: masks need the offsets of tokens."""
     from transformers import AutoTokenizer
 
+    described(base, config)  # it is read for the tokenizer too, and says better what is wrong
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             base.source, revision=base.revision, trust_remote_code=config.trust_remote_code
         )
     except (OSError, ValueError, KeyError) as error:
-        raise _not_loaded(config, "the tokenizer of ", error) from error
+        raise _not_loaded(base, config, "the tokenizer of ", error) from error
     if not tokenizer.is_fast:
         raise config.refuse(
             "base", f"the tokenizer of {config.base} is a slow one; it needs a tokenizer.json"
@@ -147,36 +175,135 @@ def own_template(tokenizer: Any) -> str | None:
     return template.get("default") if isinstance(template, dict) else template
 
 
+def described(base: Base, config: NamesBase) -> Any:
+    """The base's config.json, as transformers reads it."""
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(
+            base.source, revision=base.revision, trust_remote_code=config.trust_remote_code
+        )
+    # The values of the file are computed with as they come: heads "x", 0 of them, a list.
+    except (
+        *(OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError),
+        *(ImportError, StrictDataclassError),
+    ) as error:
+        raise _not_loaded(base, config, "the config.json of ", error) from error
+
+
 def load(base: Base, config: SoupConfig, *, dtype: str, **options: Any) -> Any:
     """The base model for training, in `dtype` ("float32", …), frozen by PEFT later."""
     task = config.method
     extra = dict(config.training.trl.get("model_init_kwargs") or {})
     if task.head_options:
         extra |= load_named(task.head_options)(config)
-    return load_weights(base, config, dtype=dtype, auto=HEADS[task.head].auto, **extra, **options)
+    return load_weights(
+        base,
+        config,
+        dtype=dtype,
+        auto=HEADS[task.head].auto,
+        new=config.training.lora.modules_to_save or (),
+        **extra,
+        **options,
+    )
 
 
 def load_weights(
-    base: Base, config: NamesBase, *, dtype: str, auto: str = HEADS["words"].auto, **extra: Any
+    base: Base,
+    config: NamesBase,
+    *,
+    dtype: str,
+    auto: str = HEADS["words"].auto,
+    new: Collection[str] = (),
+    **extra: Any,
 ) -> Any:
     """The base model in `dtype`, from safetensors; `extra` goes to from_pretrained of `auto`,
-    the class in transformers. Draws from torch's generator for a head that the base lacks."""
+    the class in transformers. Draws from torch's generator for a head that the base lacks.
+
+    `new` are other modules that the base may lack, because an adapter brings them. Raises
+    FatalError for a base that lacks more: it would be filled up with random numbers, others
+    each time, and an adapter of them is one of no base.
+    """
     import torch
     import transformers
     from safetensors import SafetensorError
 
+    architecture.check(described(base, config), config, auto)
     try:
         with _no_report_of_a_new_head(auto):
-            return getattr(transformers, auto).from_pretrained(
+            model, report = getattr(transformers, auto).from_pretrained(
                 base.source,
                 revision=base.revision,
                 trust_remote_code=config.trust_remote_code,
                 use_safetensors=True,
                 dtype=getattr(torch, dtype),
+                output_loading_info=True,
+                # The report says which, where transformers' own error sends to a table.
+                ignore_mismatched_sizes=True,
                 **extra,
             )
-    except (OSError, ValueError, KeyError, TypeError, ImportError, SafetensorError) as error:
-        raise _not_loaded(config, "", error) from error
+    except (
+        *(OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError),
+        SafetensorError,
+    ) as error:
+        raise _not_loaded(base, config, "", error) from error
+    _refuse_other_shapes(config, report["mismatched_keys"])
+    _refuse_missing(config, model, {*_new_heads(auto), *new}, report["missing_keys"])
+    return model
+
+
+def _new_heads(auto: str) -> set[str]:
+    """What a base lacks when it is given a task that it was not made for: a head, by both names
+    that transformers has for one, which PEFT saves whole; and what embedding does not read."""
+    if auto in {HEADS["labels"].auto, HEADS["token labels"].auto}:
+        return set(SAVED_HEADS)
+    return {"pooler"} if auto == HEADS["vectors"].auto else set()
+
+
+def _refuse_other_shapes(config: NamesBase, mismatched: Collection[tuple[str, Any, Any]]) -> None:
+    if not mismatched:
+        return
+    name, found, wanted = min(mismatched)
+    shapes = ["x".join(map(str, shape)) for shape in (found, wanted)]
+    more = f" (and {len(mismatched) - 1} more like it)" if len(mismatched) > 1 else ""
+    if name.partition(".")[0] in SAVED_HEADS:
+        raise config.refuse(
+            "base",
+            f"{config.base} has a head of its own: {name} is {shapes[0]}, this task's is "
+            f"{shapes[1]}",
+            hint=f"training.num_labels: {found[0]}, or the base that it was trained from",
+        )
+    raise config.refuse(
+        "base",
+        f"{config.base} does not fit its config.json: {name} is {shapes[0]} in its files, and "
+        f"{shapes[1]} by config.json{more}",
+        hint="fetch config.json and *.safetensors again, from one place",
+    )
+
+
+def _refuse_missing(
+    config: NamesBase, model: Any, new: Collection[str], missing: Collection[str]
+) -> None:
+    lacking = sorted(k for k in missing if not any(f".{name}." in f".{k}" for name in new))
+    if not lacking:
+        return
+    more = f" (nor {len(lacking) - 1} others)" if len(lacking) > 1 else ""
+    inside = f"{model.base_model_prefix}."
+    top = {key.removeprefix(inside).partition(".")[0] for key in lacking}
+    if new and all("pooler" in key or not key.startswith(inside) for key in lacking):
+        raise config.refuse(
+            "base",
+            f"{config.base} has no {lacking[0]}{more}: it is as new as the head, and would stay "
+            "random, another for everyone who loads the adapter",
+            hint=f"training.lora.modules_to_save: [{', '.join(sorted(top))}] trains it and saves "
+            "it with the adapter",
+        )
+    raise config.refuse(
+        "base",
+        f"{config.base} is incomplete: no {lacking[0]}{more} in its files, so it would be random",
+        hint="fetch the base again; config.json and *.safetensors have to be of one model",
+    )
 
 
 @contextlib.contextmanager
@@ -196,16 +323,18 @@ def _no_report_of_a_new_head(auto: str) -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _not_loaded(config: NamesBase, part: str, error: Exception) -> FatalError:
+def _not_loaded(base: Base, config: NamesBase, part: str, error: Exception) -> FatalError:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    why = lines[0] if lines else type(error).__name__
+    # A first line that ends so says only that the reason follows.
+    told = lines[:2] if lines and lines[0].endswith(":") else lines[:1]
+    why = " ".join(told) or type(error).__name__
     where = f"base {config.base}"
     if config.revision:
         where += f" at {config.revision}"
     return config.refuse(
         "base",
         f"{part}{where} cannot be loaded: {why}",
-        hint="there is no such folder here; is the hub reachable, and the id right?"
-        if HUB_ID.fullmatch(config.base)
-        else "see what the folder holds: config.json, tokenizer.json, *.safetensors",
+        hint="see what the folder holds: config.json, tokenizer.json, *.safetensors"
+        if base.local
+        else "there is no such folder here; is the hub reachable, and the id right?",
     )

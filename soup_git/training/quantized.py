@@ -178,6 +178,24 @@ def versions(config: SoupConfig, found: str | None) -> dict[str, str]:
     return {name: importlib.metadata.version(name.partition("[")[0]) for name in names}
 
 
+def check_loaded(config: SoupConfig, model: Any) -> Any:
+    """Refuse layers that were made for bitsandbytes' weights and got plain ones; returns `model`.
+
+    transformers believes the quantization_config, and the first forward pass finds out.
+    """
+    for name, module in model.named_modules():
+        kind, weight = type(module).__name__, type(getattr(module, "weight", None)).__name__
+        if (kind, weight) in {("Linear4bit", "Parameter"), ("Linear8bitLt", "Parameter")}:
+            raise config.refuse(
+                "base",
+                f"{config.base} is in bitsandbytes by its config.json, and {name}.weight is plain "
+                "in its files",
+                hint="take quantization_config out of its config.json, and "
+                "training.quantization: 4bit or 8bit",
+            )
+    return model
+
+
 def keep_as_trained(model: Any) -> Any:
     """Stop bitsandbytes from repacking 4-bit weights; returns `model`.
 

@@ -28,6 +28,8 @@ HEADS = {
     "token labels": Head("AutoModelForTokenClassification", "TOKEN_CLS"),
     "vectors": Head("AutoModel", "FEATURE_EXTRACTION"),
 }
+# A head of labels in transformers' models: new in most bases, trained and saved whole by PEFT.
+SAVED_HEADS = ("score", "classifier")
 
 
 @dataclass(frozen=True)

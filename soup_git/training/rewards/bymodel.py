@@ -41,6 +41,7 @@ class ModelReward:
             config,
             dtype=str(policy.dtype).removeprefix("torch."),
             auto=HEADS["labels"].auto,
+            new=settings.get("modules_to_save") or (),
             num_labels=1,
         )
         if base.config.pad_token_id is None:
