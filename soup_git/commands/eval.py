@@ -297,6 +297,7 @@ def runner_for(
         else None,
         batch_size=request.batch_size,
         chat_template=pins.chat_template if pins.base == base else None,
+        template_date=pins.template_date if pins.base == base else None,
         allow_python=request.allow_python,
         threads=request.threads,
         progress=progress,

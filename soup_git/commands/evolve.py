@@ -302,7 +302,7 @@ def _question(
     named = [Named(a.spec, a, of_adapter(a)) for a in adapters]
     asked = EvalRequest([], Path(suite[0]), base=str(base) if base else None)
     with runner_for(workspace, named, asked) as runner:
-        choice, template = runner.choice, runner.chat_template
+        choice, template, day = runner.choice, runner.chat_template, runner.template_date
     return Question(
         root=str(workspace.root),
         adapters=tuple(materials(a) for a in adapters),
@@ -316,6 +316,7 @@ def _question(
         base=choice,
         is_base_asked=base is not None or len({a.config.base_model for a in adapters}) > 1,
         chat_template=template,
+        template_date=day,
         base_weights=str(base.resolve()) if base else None,
         allow_python=allow_python,
     )

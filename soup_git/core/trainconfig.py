@@ -7,6 +7,7 @@ where the base, the data and the result are.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 from soup_git.errors import FatalError
@@ -23,6 +24,7 @@ class ConfigPins:
     output: str | None = None
     revision: str | None = None
     chat_template: str | None = None
+    template_date: str | None = None
     trust_remote_code: bool = False
     validation: str | None = None
     reward_model: str | None = None
@@ -53,6 +55,7 @@ def parse_config_pins(data: bytes, where: str) -> ConfigPins:
         output=_text(raw, "output"),
         revision=_text(raw, "revision"),
         chat_template=_text(_section(raw, "data"), "chat_template"),
+        template_date=_day(_section(raw, "data").get("template_date")),
         trust_remote_code=raw.get("trust_remote_code") is True,
         reward_model=_text(_section(raw, "training"), "reward_model"),
         validation=_text(_section(raw, "data"), "validation"),
@@ -62,6 +65,14 @@ def parse_config_pins(data: bytes, where: str) -> ConfigPins:
 def _section(raw: dict[str, Any], key: str) -> dict[str, Any]:
     section = raw.get(key)
     return section if isinstance(section, dict) else {}
+
+
+def _day(value: Any) -> str | None:
+    """A date, which YAML has as one unless it is quoted."""
+    try:
+        return date.fromisoformat(str(value)).isoformat()
+    except ValueError:
+        return None
 
 
 def _text(raw: dict[str, Any], key: str) -> str | None:

@@ -63,6 +63,7 @@ class Question:
     is_base_asked: bool = False
     """The base was named by the user: adapters are asked on it whatever they name."""
     chat_template: str | None = None
+    template_date: str | None = None
     base_weights: str | None = None
     """A folder that whole tensors and DoRA are merged with."""
     allow_python: bool = False
@@ -79,7 +80,7 @@ class Question:
             "suite": self.suite_sha,
             "objective": asdict(self.objective),
             "base": self.base.digest or [self.base.base, self.base.revision],
-            "chat_template": self.chat_template,
+            "chat_template": [self.chat_template, self.template_date],
         }
         return sha256_hex(canonical_json(body).encode())
 
@@ -173,6 +174,7 @@ class Evaluator:
             workspace.root,
             cache=ScoreCache(workspace.git.common_dir / "soup" / "scores"),
             chat_template=question.chat_template,
+            template_date=question.template_date,
             allow_python=question.allow_python,
         )
         self._blend = Blend(

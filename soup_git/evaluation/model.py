@@ -75,7 +75,7 @@ class Model:
             )
         turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
         try:
-            return Renderer(self.tokenizer, self.template.text, tools).text(turns, prompt=True)
+            return Renderer(self.tokenizer, self.template, tools).text(turns, prompt=True)
         except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError) as error:
             # A template is a program: it can fail in any of these ways.
             raise FatalError(
@@ -268,7 +268,7 @@ def _turn_end(tokenizer: Any, template: Template) -> int | None:
         {"role": "assistant", "content": "said"},
     ]
     try:
-        text = Renderer(tokenizer, template.text, None).text(turns)
+        text = Renderer(tokenizer, template, None).text(turns)
     except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError):
         return None  # a template that wants other turns still has the tokenizer's own end
     after = tokenizer(text=text.rpartition("said")[2], add_special_tokens=False)["input_ids"]

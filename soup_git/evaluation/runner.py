@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -82,6 +82,8 @@ class Runner:
     cache: ScoreCache | None = None
     batch_size: int | None = None
     chat_template: str | None = None
+    template_date: str | None = None
+    """What the adapter's training took for today, where the chat template prints it."""
     allow_python: bool = False
     threads: int | None = None
     """CPU threads; by default one for a small model, whose layers are over before a second wakes."""
@@ -225,6 +227,8 @@ class Runner:
             tokenizer = bases.load_tokenizer(located, self.choice)
             choice = self._template or self.chat_template
             template = named_template(choice, self.root, tokenizer)
+            if template is not None:
+                template = replace(template, date=self.template_date)
             self._tools = tokenizer, template
         return self._tools
 
@@ -246,7 +250,7 @@ class Runner:
             "scaling": dict(candidate.scaling) if candidate else {},
             "task": task.name,
             "task_sha": task.digest,
-            "chat_template": self._template_sha(),
+            "chat_template": [self._template_sha(), self.template_date],
             "code": sha256_hex(code.read_bytes()) if code else None,
             "scorers": implementation(),
             "libraries": {name: _version(name) for name in _LIBRARIES},

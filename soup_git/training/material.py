@@ -50,7 +50,7 @@ class Material:
         data, dataset = self.config.data, self.dataset
         rows = dataset.format.name + (" (detected)" if dataset.detected else "")
         if self.reading.template is not None:
-            rows += f", chat template: {self.reading.template.origin}"
+            rows += f", chat template: {self.reading.template.described}"
         notes = [f"rows: {rows}"]
         if dataset.unread:
             columns = ", ".join(printable(c) for c in dataset.unread)
@@ -104,10 +104,11 @@ def _rows(
     key = "training.assistant_only_loss"
     if dataset.shape == "text" and config.given(key) and config.training.assistant_only_loss:
         raise config.refuse(key, "plain text has no assistant: leave it out, or false")
-    if config.data.chat_template is not None and not dataset.conversational:
-        raise config.refuse(
-            "data.chat_template", "these rows are text, which no template is applied to"
-        )
+    for key in ("chat_template", "template_date"):
+        if getattr(config.data, key) is not None and not dataset.conversational:
+            raise config.refuse(
+                f"data.{key}", "these rows are text, which no template is applied to"
+            )
     _check_rows(dataset, task, config)
     if config.data.validation is not None:
         other = read(config.data.validation, dataset.format.name, None)

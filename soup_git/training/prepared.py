@@ -164,7 +164,7 @@ def view(config: SoupConfig, *, workspace_root: Path, row: int = 1) -> TokenView
     return TokenView(
         place=chosen.place,
         format=dataset.format.name,
-        template=template.origin if template and dataset.conversational else "none",
+        template=template.described if template and dataset.conversational else "none",
         tokens=tuple(
             Token(printable(tokenizer.decode([i])), i, learnt, name)
             for name, part in example.parts.items()

@@ -7,9 +7,11 @@ that editors show, by way of `json_schema`.
 from __future__ import annotations
 
 import re
+from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, PrivateAttr, model_validator
+from pydantic import AfterValidator, BaseModel, Field, PrivateAttr, model_validator
+from pydantic_core import PydanticCustomError
 
 from soup_git.core.yamllines import Where, line_of, place
 from soup_git.data.formats import ALIASES, FORMATS
@@ -39,6 +41,20 @@ PREQUANTIZED = (
     *("aqlm", "auto-round", "awq", "bitsandbytes", "compressed-tensors", "eetq", "fp8", "gptq"),
     *("hqq", "mxfp4", "quanto", "torchao"),
 )
+
+
+# What Llama's own templates print where there is no clock.
+TEMPLATE_DATE = "2024-07-26"
+
+
+def _a_day(value: str) -> str:
+    try:
+        day = date.fromisoformat(value)
+    except ValueError as error:
+        raise PydanticCustomError(
+            "day", "should be a day, YYYY-MM-DD: {why}", {"why": str(error)}
+        ) from None
+    return day.isoformat()
 
 
 Rank = Annotated[int, Field(ge=1, le=1024)]
@@ -130,6 +146,9 @@ class DataBlock(_Block):
     """Tokens of a row beyond this are cut off, and counted in the report."""
     chat_template: Annotated[str, Field(min_length=1)] | None = None
     """The tokenizer's own by default; a name (chatml, qwen3, ...); or a .jinja file."""
+    template_date: Annotated[str, AfterValidator(_a_day)] | None = None
+    """The day, YYYY-MM-DD, that a chat template which prints today's date takes for today
+    (2024-07-26): it may not come from a clock, which goes on."""
     max_rows: Annotated[int, Field(ge=1)] | None = None
     """Only the first rows."""
 

@@ -10,14 +10,20 @@ from __future__ import annotations
 import difflib
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import date, datetime, time
 from pathlib import Path
 
 from soup_git.errors import FatalError
 from soup_git.training import upstream
-from soup_git.training.schema import SoupConfig
+from soup_git.training.schema import TEMPLATE_DATE, SoupConfig
 
 LARGEST = 1 << 20
+_CLOCK = "strftime_now"  # transformers gives it to every template
+_DIRECTIVES = (
+    *(f"%-{letter}" for letter in "dejmyHIMS"),
+    *(f"%{letter}" for letter in "aAbBcCdDeFgGhHIjmMnpPrRSTuUVwWxXyYzZ%"),
+)
 Refuse = Callable[..., FatalError]
 """`refuse(what, hint="")`: the error that blames whoever chose the template."""
 
@@ -47,6 +53,38 @@ class Template:
     text: str
     origin: str
     marked: bool
+    date: str | None = None
+    """The day that it is to take for today, YYYY-MM-DD; TEMPLATE_DATE where nobody said."""
+
+    @property
+    def prints_date(self) -> bool:
+        return _CLOCK in self.text or "date_string" in self.text
+
+    @property
+    def described(self) -> str:
+        """Where it is from, for a person; and the day, where it prints one."""
+        day = self.date or (TEMPLATE_DATE if _CLOCK in self.text else None)
+        return f"{self.origin}, dated {day} (data.template_date)" if day else self.origin
+
+    @property
+    def program(self) -> str:
+        """The text, with a clock that has stopped where it reads one: else equal rows would be
+        other tokens tomorrow."""
+        if _CLOCK not in self.text:
+            return self.text
+        now = datetime.combine(date.fromisoformat(self.date or TEMPLATE_DATE), time())
+        replaced = "".join(f"|replace({d!r},{now.strftime(d)!r})" for d in _DIRECTIVES)
+        # A variable of that name would not reach the template: transformers turns functions
+        # that it is given into text. A macro goes before the global one, and the line break
+        # after its end is not part of what is rendered.
+        return f"{{%- macro {_CLOCK}(format) %}}{{{{ format{replaced} }}}}{{% endmacro %}}\n{self.text}"
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What the template is told: the day, as Llama's reads it, where somebody chose one."""
+        if self.date is None:
+            return {}
+        return {"date_string": date.fromisoformat(self.date).strftime("%d %b %Y")}
 
 
 def resolve(config: SoupConfig, workspace_root: Path, own: str | None) -> Template | None:
@@ -57,13 +95,23 @@ def resolve(config: SoupConfig, workspace_root: Path, own: str | None) -> Templa
     training variant of the very same template is taken, where TRL has one.
     """
     only_answers = config.training.assistant_only_loss
-    return find(
+    found = find(
         config.data.chat_template,
         workspace_root,
         own,
         lambda what, hint="": config.refuse("data.chat_template", what, hint=hint),
         wants_marks=only_answers,
     )
+    chosen = config.data.template_date
+    if chosen is None or found is None:
+        return found
+    if not found.prints_date:
+        raise config.refuse(
+            "data.template_date",
+            f"the chat template ({found.origin}) prints no date",
+            hint="leave it out",
+        )
+    return replace(found, date=chosen)
 
 
 def find(
@@ -78,7 +126,7 @@ def find(
         text, origin = _from_file(refuse, root, choice), choice
     else:
         text, origin = _by_name(refuse, choice), choice
-    _refuse_file_access(refuse, text, origin)
+    _refuse_what_is_outside(refuse, text, origin)
     if wants_marks and not _is_marked(text):
         variant = _training_variant(text)
         if variant is not None:
@@ -139,11 +187,20 @@ def _blocks(text: str) -> list[str]:
     ]
 
 
+def _draws(text: str) -> bool:
+    """Does it draw at random, by Jinja's filter or its function for filler text?"""
+    from jinja2 import Environment
+
+    tokens = [t[1:] for t in Environment(autoescape=False).lex(text) if t[1] != "whitespace"]  # noqa: S701
+    piped = {right for left, right in itertools.pairwise(tokens) if left == ("operator", "|")}
+    return ("name", "random") in piped or ("name", "lipsum") in tokens
+
+
 def _is_marked(text: str) -> bool:
     return "generation" in _blocks(text)
 
 
-def _refuse_file_access(refuse: Refuse, text: str, origin: str) -> None:
+def _refuse_what_is_outside(refuse: Refuse, text: str, origin: str) -> None:
     from jinja2 import TemplateSyntaxError
 
     try:
@@ -153,3 +210,5 @@ def _refuse_file_access(refuse: Refuse, text: str, origin: str) -> None:
     reads = [w for w in words if w in {"include", "import", "from", "extends"}]
     if reads:
         raise refuse(f"{origin} reads files ({{% {reads[0]} %}}), which is refused")
+    if _draws(text):
+        raise refuse(f"{origin} draws at random: equal rows would be other tokens each time")

@@ -73,7 +73,7 @@ def _conversation(
     template = _needed(template, base)
     values = row.values
     turns = values["messages"] if "messages" in values else values["prompt"] + values["completion"]
-    render = Renderer(tokenizer, template.text, values.get("tools"))
+    render = Renderer(tokenizer, template, values.get("tools"))
     with _rendering(row, template):
         if not only_answers:
             ids = render.ids(turns)
@@ -93,7 +93,7 @@ def prompted(row: DataRow, prompt: Any, reading: Reading) -> tuple[str, list[int
     if isinstance(prompt, str):
         return prompt, list(reading.tokenizer(text=prompt)["input_ids"])
     template = _needed(reading.template, reading.config.base)
-    render = Renderer(reading.tokenizer, template.text, row.values.get("tools"))
+    render = Renderer(reading.tokenizer, template, row.values.get("tools"))
     with _rendering(row, template):
         return render.text(prompt, prompt=True), render.ids(prompt, prompt=True)
 
@@ -109,7 +109,7 @@ def answered(row: DataRow, prompt: Any, answer: Any, reading: Reading) -> Encode
         ids = tokenizer(text=ended_text(prompt + answer, tokenizer))["input_ids"]
     else:
         template = _needed(reading.template, base)
-        render = Renderer(tokenizer, template.text, row.values.get("tools"))
+        render = Renderer(tokenizer, template, row.values.get("tools"))
         with _rendering(row, template):
             before, ids = render.ids(prompt, prompt=True), render.ids(prompt + answer)
     start = common_prefix(before, ids)
@@ -145,11 +145,11 @@ def _rendering(row: DataRow, template: Template) -> Iterator[None]:
 
 
 class Renderer:
-    """The tokenizer's `apply_chat_template` with everything but the turns fixed."""
+    """The tokenizer's `apply_chat_template` with everything but the turns fixed: the date, too."""
 
-    def __init__(self, tokenizer: Any, text: str, tools: list[Row] | None) -> None:
+    def __init__(self, tokenizer: Any, template: Template, tools: list[Row] | None) -> None:
         self._tokenizer = tokenizer
-        self._fixed = {"chat_template": text, "tools": tools}
+        self._fixed = {"chat_template": template.program, "tools": tools, **template.variables}
 
     def text(self, turns: list[Row], *, prompt: bool = False) -> str:
         return str(

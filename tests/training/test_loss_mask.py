@@ -117,6 +117,8 @@ def test_there_is_no_row_beyond_the_last(workspace: Path) -> None:
         ("link.jinja", None, "is outside the workspace"),
         ("a.jinja", "{% include '/etc/passwd' %}", "reads files"),
         ("a.jinja", "{%- from 'x' import y -%}", "reads files"),
+        ("a.jinja", "{{ ['a', 'b'] | random }}", "draws at random"),
+        ("a.jinja", "{{ lipsum(2) }}", "draws at random"),
         ("a.jinja", "{% if %}{{", "cannot render this row: Expected"),
         ("a.jinja", "{{ ` }}", "is not a Jinja template"),
         ("a.jinja", "{{ messages[0]['content'] + 1 }}", "cannot render this row"),
@@ -140,6 +142,63 @@ def test_a_template_that_cannot_be_used_says_why(
     (workspace / "link.jinja").symlink_to(workspace.parent / "secret.jinja")
     with pytest.raises(FatalError) as caught:
         view(workspace, f"data.chat_template={template}")
+    assert what in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("template", "date", "chosen"),
+    [
+        ("llama3_2", "Today Date: 26 Jul 2024", "Today Date: 03 Feb 2031"),
+        ("llama3_1", "Today Date: 26 Jul 2024", "Today Date: 03 Feb 2031"),
+        ("gptoss", "Current date: 2024-07-26", "Current date: 2031-02-03"),
+        ("muse_glimmer", "Current date: 2024-07-26", "Current date: 2031-02-03"),
+        ("clock.jinja", "26 July, a day of 2024", "3 February, a day of 2031"),
+    ],
+)
+def test_a_template_that_prints_todays_date_gets_no_clock(
+    workspace: Path, template: str, date: str, chosen: str
+) -> None:
+    """Equal rows would be other tokens tomorrow, and an interrupted run a mix of two days."""
+    (workspace / "clock.jinja").write_text(
+        "{% macro year() %}{{ strftime_now('a day of %Y') + '. ' }}{% endmacro %}"
+        "{{ strftime_now('%-d %B, ') }}{{ year() }}"
+        "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}"
+    )
+    options = (f"data.chat_template={template}", "data.max_length=2048")
+    seen = view(workspace, *options)
+    assert date in "".join(t.text for t in seen.tokens)
+    told = view(workspace, *options, "data.template_date=2031-02-03")
+    assert chosen in "".join(t.text for t in told.tokens)
+    assert told.template == f"{template}, dated 2031-02-03 (data.template_date)"
+    assert learnt(told) == learnt(seen)
+
+
+def test_a_stopped_clock_leaves_the_rest_of_a_template_as_it_is(workspace: Path) -> None:
+    text = (
+        "\n  {% if true %}\n{% for m in messages %}{% generation %}{{ m.content }}"
+        "{% endgeneration %}{% endfor %}{% endif %}"
+    )
+    (workspace / "plain.jinja").write_text(text)
+    (workspace / "clock.jinja").write_text(
+        text + "{% if false %}{{ strftime_now('%Y') }}{% endif %}"
+    )
+    plain = view(workspace, "data.chat_template=plain.jinja")
+    assert view(workspace, "data.chat_template=clock.jinja").tokens == plain.tokens
+
+
+@pytest.mark.parametrize(
+    ("override", "what"),
+    [
+        ("data.chat_template=chatml", "the chat template (chatml) prints no date"),
+        ("data.template_date=2031-02-31", "should be a day, YYYY-MM-DD: day is out of range"),
+        ("data.template_date=tomorrow", "should be a day, YYYY-MM-DD"),
+    ],
+)
+def test_a_date_that_nothing_prints_or_that_is_none(
+    workspace: Path, override: str, what: str
+) -> None:
+    with pytest.raises(FatalError) as caught:
+        view(workspace, "data.template_date=2031-02-03", override)
     assert what in str(caught.value)
 
 
