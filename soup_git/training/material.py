@@ -55,6 +55,11 @@ class Material:
         if dataset.unread:
             columns = ", ".join(printable(c) for c in dataset.unread)
             notes.append(f"columns that are not read: {columns}")
+        if earlier := self.reading.left_out.earlier_thinking:
+            notes.append(
+                f"earlier turns whose thinking the chat template leaves out, not to be learnt: "
+                f"{earlier}"
+            )
         if cut := self.train_set.truncated + self.eval_set.truncated:
             notes.append(f"{cut} rows cut at {data.max_length} tokens (data.max_length)")
         if dropped := self.train_set.dropped + self.eval_set.dropped:

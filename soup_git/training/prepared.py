@@ -16,6 +16,7 @@ from soup_git.data import formats
 from soup_git.data.rows import DataRow
 from soup_git.errors import FatalError
 from soup_git.training import model, templates
+from soup_git.training.leftout import LeftOut
 from soup_git.training.schema import SoupConfig
 from soup_git.training.tasks import Task, load
 from soup_git.training.templates import Template
@@ -60,6 +61,8 @@ class Reading:
     config: SoupConfig
     root: Path
     """The workspace."""
+    left_out: LeftOut = field(default_factory=LeftOut)
+    """What the template leaves out of the rows that were read with this."""
 
 
 @dataclass(frozen=True)

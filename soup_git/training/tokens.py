@@ -25,6 +25,7 @@ def example(row: DataRow, reading: Reading) -> Example:
         only_answers=config.training.assistant_only_loss,
         base=config.base,
     )
+    _refuse_silence(row, _turns(row.values), reading)
     if not any(sequence.in_loss):
         raise FatalError(
             f"{row.place}: no token of this row is in the loss: {_why_masked(template)}",
@@ -71,8 +72,7 @@ def _conversation(
     row: DataRow, tokenizer: Any, template: Template | None, *, only_answers: bool, base: str
 ) -> Encoded:
     template = _needed(template, base)
-    values = row.values
-    turns = values["messages"] if "messages" in values else values["prompt"] + values["completion"]
+    values, turns = row.values, _turns(row.values)
     render = Renderer(tokenizer, template, values.get("tools"))
     with _rendering(row, template):
         if not only_answers:
@@ -95,7 +95,9 @@ def prompted(row: DataRow, prompt: Any, reading: Reading) -> tuple[str, list[int
     template = _needed(reading.template, reading.config.base)
     render = Renderer(reading.tokenizer, template, row.values.get("tools"))
     with _rendering(row, template):
-        return render.text(prompt, prompt=True), render.ids(prompt, prompt=True)
+        rendered = render.text(prompt, prompt=True), render.ids(prompt, prompt=True)
+    _refuse_silence(row, prompt, reading, prompt=True)
+    return rendered
 
 
 def answered(row: DataRow, prompt: Any, answer: Any, reading: Reading) -> Encoded:
@@ -112,6 +114,7 @@ def answered(row: DataRow, prompt: Any, answer: Any, reading: Reading) -> Encode
         render = Renderer(tokenizer, template, row.values.get("tools"))
         with _rendering(row, template):
             before, ids = render.ids(prompt, prompt=True), render.ids(prompt + answer)
+        _refuse_silence(row, prompt + answer, reading)
     start = common_prefix(before, ids)
     if start == len(ids):
         raise FatalError(
@@ -119,6 +122,32 @@ def answered(row: DataRow, prompt: Any, answer: Any, reading: Reading) -> Encode
             hint="git soup data show --tokens shows what the chat template makes of a row",
         )
     return Encoded(ids, [i >= start for i in range(len(ids))])
+
+
+def _turns(values: Row) -> list[Row]:
+    """A row's conversation, if it is one."""
+    turns = values["messages"] if "messages" in values else values.get("prompt")
+    return [*turns, *values.get("completion", ())] if isinstance(turns, list) else []
+
+
+def _refuse_silence(
+    row: DataRow, turns: list[Row], reading: Reading, *, prompt: bool = False
+) -> None:
+    """Refuse a conversation of which the template leaves something out; after it has rendered."""
+    from jinja2 import TemplateError
+
+    template = reading.template
+    if not turns or template is None:
+        return
+
+    def render(turns: list[Row], tools: list[Row] | None) -> str | None:
+        try:
+            return Renderer(reading.tokenizer, template, tools).text(turns, prompt=prompt)
+        except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError):
+            return None
+
+    tools = row.values.get("tools")
+    reading.left_out.check(row.place, turns, tools, template.origin, render)
 
 
 def _needed(template: Template | None, base: str) -> Template:
