@@ -12,7 +12,7 @@ import logging
 import os
 import re
 import socket
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from soup_git.errors import FatalError
 from soup_git.training import architecture
 from soup_git.training.schema import SoupConfig
-from soup_git.training.tasks import HEADS, SAVED_HEADS
+from soup_git.training.tasks import HEADS, LABELLING, SAVED_HEADS
 from soup_git.training.tasks import load as load_named
 
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
@@ -175,14 +175,17 @@ def own_template(tokenizer: Any) -> str | None:
     return template.get("default") if isinstance(template, dict) else template
 
 
-def described(base: Base, config: NamesBase) -> Any:
-    """The base's config.json, as transformers reads it."""
+def described(base: Base, config: NamesBase, **changed: Any) -> Any:
+    """The base's config.json, as transformers reads it, with `changed` in it."""
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     try:
         return AutoConfig.from_pretrained(
-            base.source, revision=base.revision, trust_remote_code=config.trust_remote_code
+            base.source,
+            revision=base.revision,
+            trust_remote_code=config.trust_remote_code,
+            **changed,
         )
     # The values of the file are computed with as they come: heads "x", 0 of them, a list.
     except (
@@ -192,11 +195,16 @@ def described(base: Base, config: NamesBase) -> Any:
         raise _not_loaded(base, config, "the config.json of ", error) from error
 
 
-def load(base: Base, config: SoupConfig, *, dtype: str, **options: Any) -> Any:
-    """The base model for training, in `dtype` ("float32", …), frozen by PEFT later."""
+def load(
+    base: Base, config: SoupConfig, *, dtype: str, settings: Any = None, **options: Any
+) -> Any:
+    """The base model for training, in `dtype` ("float32", …), frozen by PEFT later. `settings`
+    go in the place of its config.json, and hold what the head is made with."""
     task = config.method
     extra = dict(config.training.trl.get("model_init_kwargs") or {})
-    if task.head_options:
+    if settings is not None:
+        extra["config"] = settings
+    elif task.head_options:
         extra |= load_named(task.head_options)(config)
     return load_weights(
         base,
@@ -204,8 +212,7 @@ def load(base: Base, config: SoupConfig, *, dtype: str, **options: Any) -> Any:
         dtype=dtype,
         auto=HEADS[task.head].auto,
         new=config.training.lora.modules_to_save or (),
-        **extra,
-        **options,
+        extra={**extra, **options},
     )
 
 
@@ -216,7 +223,7 @@ def load_weights(
     dtype: str,
     auto: str = HEADS["words"].auto,
     new: Collection[str] = (),
-    **extra: Any,
+    extra: Mapping[str, Any] | None = None,
 ) -> Any:
     """The base model in `dtype`, from safetensors; `extra` goes to from_pretrained of `auto`,
     the class in transformers. Draws from torch's generator for a head that the base lacks.
@@ -241,7 +248,7 @@ def load_weights(
                 output_loading_info=True,
                 # The report says which, where transformers' own error sends to a table.
                 ignore_mismatched_sizes=True,
-                **extra,
+                **(extra or {}),
             )
     except (
         *(OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError),
@@ -256,7 +263,7 @@ def load_weights(
 def _new_heads(auto: str) -> set[str]:
     """What a base lacks when it is given a task that it was not made for: a head, by both names
     that transformers has for one, which PEFT saves whole; and what embedding does not read."""
-    if auto in {HEADS["labels"].auto, HEADS["token labels"].auto}:
+    if auto in {HEADS[head].auto for head in LABELLING}:
         return set(SAVED_HEADS)
     return {"pooler"} if auto == HEADS["vectors"].auto else set()
 

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from soup_git.training import upstream
-from soup_git.training.model import Base
+from soup_git.training.model import Base, described
 from soup_git.training.schema import SoupConfig
+from soup_git.training.tasks import HEADS, LABELLING, SAVED_HEADS, load
 
 
 @dataclass(frozen=True)
@@ -179,19 +180,28 @@ def versions(config: SoupConfig, found: str | None) -> dict[str, str]:
 
 
 def check_loaded(config: SoupConfig, model: Any) -> Any:
-    """Refuse layers that were made for bitsandbytes' weights and got plain ones; returns `model`.
+    """Refuse layers that were made for bitsandbytes' weights and got plain ones, and modules that
+    are to train in full and are in few bits; returns `model`.
 
     transformers believes the quantization_config, and the first forward pass finds out.
     """
+    full = config.training.lora.modules_to_save or ()
     for name, module in model.named_modules():
-        kind, weight = type(module).__name__, type(getattr(module, "weight", None)).__name__
-        if (kind, weight) in {("Linear4bit", "Parameter"), ("Linear8bitLt", "Parameter")}:
+        kind, weight = type(module).__name__, getattr(module, "weight", None)
+        if kind in {"Linear4bit", "Linear8bitLt"} and type(weight).__name__ == "Parameter":
             raise config.refuse(
                 "base",
                 f"{config.base} is in bitsandbytes by its config.json, and {name}.weight is plain "
                 "in its files",
                 hint="take quantization_config out of its config.json, and "
                 "training.quantization: 4bit or 8bit",
+            )
+        integers = weight is not None and not weight.dtype.is_floating_point
+        if integers and any(f".{wanted}." in f".{name}." for wanted in full):
+            raise config.refuse(
+                "training.lora.modules_to_save",
+                f"{name} is in few bits in {config.base}, and cannot train in full",
+                hint="leave it out, or take the unquantized model as base",
             )
     return model
 
@@ -209,9 +219,16 @@ def keep_as_trained(model: Any) -> Any:
     return model
 
 
-def load_options(config: SoupConfig, dtype: str, device: str, found: str | None) -> dict[str, Any]:
-    """What from_pretrained gets for `training.quantization`, or for a base in format `found`."""
+def load_options(
+    base: Base, config: SoupConfig, dtype: str, device: str, found: str | None
+) -> dict[str, Any]:
+    """What from_pretrained gets for `training.quantization`, or for a base in format `found`.
+
+    What trains in full, a head or modules_to_save, is left as it is: it needs gradients.
+    """
     kind = config.training.quantization
+    if found == "bitsandbytes" and config.method.head in LABELLING:
+        return {"device_map": {"": device}, "settings": _with_a_plain_head(base, config)}
     if found is not None:
         return {"device_map": {"": device}}
     if kind == "none":
@@ -221,13 +238,49 @@ def load_options(config: SoupConfig, dtype: str, device: str, found: str | None)
 
     # It quantizes on the way in; without a device map the trainer would move it later.
     options: dict[str, Any] = {"device_map": {"": device}}
+    plain = _left_plain(base, config)
     if kind == "8bit":
-        return options | {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
+        how = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=plain)
+        return options | {"quantization_config": how}
     return options | {
         "quantization_config": BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=getattr(torch, dtype),
+            llm_int8_skip_modules=plain,
         )
     }
+
+
+def _left_plain(base: Base, config: SoupConfig) -> list[str] | None:
+    """Modules by their full names; None for transformers' own choice: the words' head, and what
+    shares its weights. A list would go in its place, so it holds these too."""
+    import torch
+    import transformers
+    from transformers.quantizers.base import get_keys_to_not_convert
+
+    head, full = config.method.head, config.training.lora.modules_to_save or []
+    if head not in LABELLING and not full:
+        return None
+    wanted = [*full, *(SAVED_HEADS if head in LABELLING else ())]
+    # Without weights, only for its names.
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        bare = getattr(transformers, HEADS[head].auto).from_config(
+            described(base, config), trust_remote_code=config.trust_remote_code
+        )
+    inside = [
+        name
+        for name, _ in bare.named_modules()
+        if any(name == w or name.endswith(f".{w}") for w in wanted)
+    ]
+    return sorted({*inside, *get_keys_to_not_convert(bare)})
+
+
+def _with_a_plain_head(base: Base, config: SoupConfig) -> Any:
+    """The config of a base that is quantized already, with the new head left out of that."""
+    settings = described(base, config, **load(config.method.head_options)(config))
+    known = dict(settings.quantization_config)
+    skipped = known.get("llm_int8_skip_modules") or []
+    settings.quantization_config = known | {"llm_int8_skip_modules": [*skipped, *SAVED_HEADS]}
+    return settings

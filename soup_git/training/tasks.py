@@ -30,6 +30,7 @@ HEADS = {
 }
 # A head of labels in transformers' models: new in most bases, trained and saved whole by PEFT.
 SAVED_HEADS = ("score", "classifier")
+LABELLING = ("labels", "token labels")
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,7 @@ def _assemble(
 
     config, base = material.config, material.base
     transformers.set_seed(config.training.seed)
-    how = quantized.load_options(config, here.dtype, here.device, stored_as)
+    how = quantized.load_options(base, config, here.dtype, here.device, stored_as)
     base_model = model.load(base, config, dtype=here.dtype, **how)
     base_model = quantized.keep_as_trained(quantized.check_loaded(config, base_model))
     base_model.config.use_cache = False

@@ -12,8 +12,9 @@ import pytest
 from soup_git.errors import FatalError
 from soup_git.training import quantized, upstream
 from soup_git.training.config import load_config
-from soup_git.training.model import Base
+from soup_git.training.model import Base, locate
 from soup_git.training.train import train
+from tests.training.methods import prepare, run
 
 BASE = "base: b\ndata: {train: data/x.jsonl}\n"
 
@@ -116,17 +117,23 @@ def digest(workspace: Path, *overrides: str) -> tuple[str, Any]:
     return report.weights_sha256, report
 
 
-def test_a_base_that_comes_in_four_bits_trains_to_the_bytes_of_one_loaded_so(
-    workspace: Path, base_folder: Path
-) -> None:
-    pytest.importorskip("bitsandbytes")
+def packed(workspace: Path, bits: str, name: str) -> None:
+    """The base of the workspace as somebody puts it on the hub in few bits."""
     from transformers import AutoModelForCausalLM
 
-    config = load_config(workspace / "soup.yaml", ["training.quantization=4bit"])
-    how = quantized.load_options(config, "float32", "cpu", None)
-    AutoModelForCausalLM.from_pretrained(base_folder, **how).save_pretrained(workspace / "four")
+    config = load_config(workspace / "soup.yaml", ["task=sft", f"training.quantization={bits}"])
+    how = quantized.load_options(locate(config, workspace), config, "float32", "cpu", None)
+    base, folder = workspace / "base", workspace / name
+    AutoModelForCausalLM.from_pretrained(base, **how).save_pretrained(folder)
     for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        shutil.copy(base_folder / file, workspace / "four" / file)
+        shutil.copy(base / file, folder / file)
+
+
+def test_a_base_that_comes_in_four_bits_trains_to_the_bytes_of_one_loaded_so(
+    workspace: Path,
+) -> None:
+    pytest.importorskip("bitsandbytes")
+    packed(workspace, "4bit", "four")
     loaded, _ = digest(workspace, "training.quantization=4bit", "training.eval_steps=1")
     # A validation loss after each step, or none in between: the weights are not repacked.
     assert digest(workspace, "training.quantization=4bit", "training.eval_steps=9")[0] == loaded
@@ -148,3 +155,39 @@ def test_the_adapter_on_a_quantized_base_trains_in_the_precision_asked_for(
     tensors = load_file(workspace / "output" / "adapter_model.safetensors")
     assert {str(t.dtype) for t in tensors.values()} == {"torch.float32"}
     assert any((t.bfloat16().float() != t).any() for t in tensors.values())
+
+
+STEPS = [
+    {"prompt": f"{n}: ", "completions": ["one", "two"], "labels": [True, False]} for n in range(8)
+]
+
+
+@pytest.mark.parametrize("bits", ["4bit", "8bit"])
+def test_a_new_head_is_left_in_full_precision(workspace: Path, bits: str) -> None:
+    """It is trained whole, which takes gradients; also on a base that comes in few bits."""
+    pytest.importorskip("bitsandbytes")
+    from safetensors.torch import load_file
+
+    prepare(workspace, "prm", STEPS)
+    run(workspace, f"training.quantization={bits}")
+    head = "base_model.model.score.weight"
+    assert load_file(workspace / "output" / "adapter_model.safetensors")[head].shape == (2, 64)
+
+    packed(workspace, bits, "few")
+    run(workspace, "base=few")
+    saved = load_file(workspace / "output" / "adapter_model.safetensors")
+    assert str(saved[head].dtype) == "torch.float32"
+
+
+def test_what_trains_in_full_is_not_quantized_or_is_refused(workspace: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    options = (
+        "training.lora.modules_to_save=[k_proj]",
+        "training.lora.target_modules=[q_proj]",
+        "training.max_steps=2",
+    )
+    loaded, _ = digest(workspace, "training.quantization=4bit", *options)
+    assert loaded
+    packed(workspace, "4bit", "few")
+    with pytest.raises(FatalError, match=r"k_proj is in few bits in few, and cannot train in full"):
+        digest(workspace, "base=few", *options)

@@ -42,7 +42,7 @@ class ModelReward:
             dtype=str(policy.dtype).removeprefix("torch."),
             auto=HEADS["labels"].auto,
             new=settings.get("modules_to_save") or (),
-            num_labels=1,
+            extra={"num_labels": 1},
         )
         if base.config.pad_token_id is None:
             base.config.pad_token_id = reading.tokenizer.eos_token_id

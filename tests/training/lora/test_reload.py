@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from soup_git.training import quantized
+from soup_git.training.model import locate
 from tests.training.lora.conftest import Trained, Training
 
 PROBE = [5, 9, 20, 33, 47, 12, 88, 120]
@@ -69,7 +70,8 @@ def outputs(trained: Trained, root: Path) -> tuple[Any, Any, Any]:
     from peft import PeftModel, prepare_model_for_kbit_training
     from transformers import AutoModelForCausalLM
 
-    how = quantized.load_options(trained.run.config, "float32", "cpu", None)
+    config = trained.run.config
+    how = quantized.load_options(locate(config, root), config, "float32", "cpu", None)
     base = quantized.keep_as_trained(AutoModelForCausalLM.from_pretrained(root / "base", **how))
     if how:
         base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
