@@ -12,11 +12,13 @@ from soup_git.core.text import printable
 from soup_git.data import formats
 from soup_git.data.formats import Dataset
 from soup_git.data.rows import BadRowError, DataRow, Problems
-from soup_git.training import model, templates
+from soup_git.training import architecture, model, templates
 from soup_git.training.model import Base
 from soup_git.training.prepared import Prepared, Reading, prepare
-from soup_git.training.schema import SoupConfig
-from soup_git.training.tasks import Task, load
+from soup_git.training.schema import DataBlock, SoupConfig
+from soup_git.training.tasks import HEADS, Task, load
+
+_LONGEST = DataBlock.model_fields["max_length"].default
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Material:
     eval_set: Prepared
     inputs: Mapping[str, str]
     """sha256 of each file that decides the bytes beside base, data and config, by its name."""
+    trained_positions: int | None
+    """The longest text that the base was made for, if its config.json says so."""
 
     @property
     def task(self) -> Task:
@@ -61,7 +65,16 @@ class Material:
                 f"{earlier}"
             )
         if cut := self.train_set.truncated + self.eval_set.truncated:
-            notes.append(f"{cut} rows cut at {data.max_length} tokens (data.max_length)")
+            asked = self.config.given("data.max_length") or data.max_length == _LONGEST
+            why = "data.max_length" if asked else f"{self.config.base} has no positions for more"
+            notes.append(f"{cut} rows cut at {data.max_length} tokens ({why})")
+        # Rows that are not cut at data.max_length are split there.
+        longest = min(data.max_length, max(len(t.ids) for t in self.train_set.texts))
+        if self.trained_positions is not None and longest > self.trained_positions:
+            notes.append(
+                f"the longest row has {longest} tokens; {self.config.base} was made for "
+                f"{self.trained_positions}, and what lies beyond is new to it"
+            )
         if dropped := self.train_set.dropped + self.eval_set.dropped:
             notes.append(f"{dropped} rows dropped: nothing to learn was left of them")
         if data.val_split and not data.validation and not self.eval_set.examples:
@@ -74,6 +87,9 @@ def read(config: SoupConfig, root: Path) -> Material:
     """Raises FatalError for whatever does not fit, each row by its file and line."""
     task = config.method
     base = model.locate(config, root)
+    described = model.described(base, config)
+    architecture.check(described, config, HEADS[task.head].auto)
+    config = architecture.within_positions(config, described)
     dataset, train_rows, held_out = _rows(config, task, root)
     inputs = load(task.inputs)(config, root) if task.inputs else {}
     tokenizer = model.load_tokenizer(base, config)
@@ -83,7 +99,8 @@ def read(config: SoupConfig, root: Path) -> Material:
     reading = Reading(tokenizer, template, config, root)
     train_set, eval_set = (prepare(rows, task, reading) for rows in (train_rows, held_out))
     _check_left(train_set, eval_set, config)
-    return Material(config, base, dataset, reading, train_set, eval_set, inputs)
+    trained = architecture.trained_positions(described)
+    return Material(config, base, dataset, reading, train_set, eval_set, inputs, trained)
 
 
 def _digest(prepared: Prepared) -> str:

@@ -15,7 +15,7 @@ from soup_git.core.text import printable
 from soup_git.data import formats
 from soup_git.data.rows import DataRow
 from soup_git.errors import FatalError
-from soup_git.training import model, templates
+from soup_git.training import architecture, model, templates
 from soup_git.training.leftout import LeftOut
 from soup_git.training.schema import SoupConfig
 from soup_git.training.tasks import Task, load
@@ -158,6 +158,7 @@ def view(config: SoupConfig, *, workspace_root: Path, row: int = 1) -> TokenView
         )
     chosen = dataset.rows[row - 1]
     base = model.locate(config, workspace_root)
+    config = architecture.within_positions(config, model.described(base, config))
     tokenizer = model.load_tokenizer(base, config)
     template = templates.resolve(config, workspace_root, model.own_template(tokenizer))
     example: Example = load(task.encode)(

@@ -143,7 +143,8 @@ class DataBlock(_Block):
     val_split: Annotated[float, Field(ge=0, le=0.5)] = 0.1
     """Share of rows held out. A row's own digest decides, so its place in the file does not."""
     max_length: Annotated[int, Field(ge=8, le=1 << 20)] = 2048
-    """Tokens of a row beyond this are cut off, and counted in the report."""
+    """Tokens of a row beyond this are cut off, and counted in the report. A base with a table of
+    positions (BERT, GPT-2) has it shorter by default: as long as that."""
     chat_template: Annotated[str, Field(min_length=1)] | None = None
     """The tokenizer's own by default; a name (chatml, qwen3, ...); or a .jinja file."""
     template_date: Annotated[str, AfterValidator(_a_day)] | None = None

@@ -25,13 +25,13 @@ def example(row: DataRow, reading: Reading) -> Example:
         only_answers=config.training.assistant_only_loss,
         base=config.base,
     )
-    _refuse_silence(row, _turns(row.values), reading)
     if not any(sequence.in_loss):
         raise FatalError(
             f"{row.place}: no token of this row is in the loss: {_why_masked(template)}",
             hint="training.assistant_only_loss: false learns whole rows; "
             "git soup data show --tokens shows what is in the loss",
         )
+    _refuse_silence(row, _turns(row.values), reading)
     return Example({"": sequence})
 
 

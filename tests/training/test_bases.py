@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 
 from soup_git.errors import FatalError
+from soup_git.training import architecture, material, prepared, upstream
+from soup_git.training.config import load_config
+from tests.training import tiny_model as tiny
 from tests.training.methods import prepare, run
 
 Q_PROJ = "model.layers.1.self_attn.q_proj.weight"
@@ -173,3 +176,80 @@ def test_the_folder_that_is_there_is_not_looked_for_on_the_hub(workspace: Path, 
     weights = base / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:5000])
     assert "| see what the folder holds: config.json" in refused(workspace)
+
+
+LONG = [{**row, "text": row["text"] * 40} for row in LABELLED[:2]] + LABELLED[2:]
+GPT2 = {"n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 64}
+
+
+def by_default(workspace: Path, task: str, rows: list[dict[str, Any]]) -> None:
+    prepare(workspace, task, rows)
+    config = workspace / "soup.yaml"
+    config.write_text(config.read_text().replace("  max_length: 96\n", ""))
+
+
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out")
+@pytest.mark.parametrize(
+    ("model_class", "options", "room"),
+    [
+        ("BertModel", SMALL, 64),
+        ("RobertaModel", SMALL, 60),
+        ("GPT2LMHeadModel", GPT2, 64),
+        ("OPTForCausalLM", {**SMALL, "ffn_dim": 64, "word_embed_proj_dim": 32}, 64),
+    ],
+)
+def test_rows_are_cut_where_the_positions_of_the_base_end(
+    workspace: Path, base: Path, model_class: str, options: dict[str, Any], room: int
+) -> None:
+    remade(base, model_class, **options)
+    by_default(workspace, "classifier", LONG)
+    report = run(workspace, TWO_LABELS, "training.max_steps=2")
+    assert (report.truncated_rows, report.rows) == (2, 8)
+    config = load_config(workspace / "soup.yaml", [TWO_LABELS])
+    note = f"2 rows cut at {room} tokens (base has no positions for more)"
+    assert note in material.read(config, workspace).notes()
+    assert len(prepared.view(config, workspace_root=workspace).tokens) == room
+    said = refused(workspace, TWO_LABELS, "data.max_length=500")
+    assert (
+        f"data.max_length: is 500, and base has {room} positions | data.max_length: {room}" in said
+    )
+
+
+def test_answers_that_are_generated_have_to_find_room_too(workspace: Path, base: Path) -> None:
+    remade(base, "GPT2LMHeadModel", **GPT2)
+    by_default(workspace, "grpo", [{"prompt": f"{n}"} for n in range(4)])
+    options = ("training.reward_fn=format", "training.num_generations=4")
+    said = refused(workspace, *options)
+    assert "max_completion_length: is 512, and base has 64 positions, for prompt and ans" in said
+    room = "training.trl={max_completion_length: 16}"
+    assert load_config(workspace / "soup.yaml", [*options, room])
+    said = refused(workspace, *options, room, "data.max_length=60")
+    assert "data.max_length: is 60, and base has 64 positions, 16 of them for the answer" in said
+
+
+def test_a_row_beyond_what_a_base_was_made_for_is_said(workspace: Path) -> None:
+    row = tiny.conversation(1)
+    row["messages"][1]["content"] = "a b c " * 100  # type: ignore[index]
+    tiny.write_rows(workspace / "data" / "train.jsonl", [row])
+    options = ["data.max_length=500", "data.val_split=0"]
+    notes = material.read(load_config(workspace / "soup.yaml", options), workspace).notes()
+    assert "the longest row has " in notes[-1]
+    assert "base was made for 256" in notes[-1]
+
+
+def test_every_table_that_starts_with_padding_is_known() -> None:
+    """By how transformers counts positions there; of models that are loaded with a head of ours."""
+    from transformers import AutoConfig, AutoModelForMaskedLM, AutoModelForSequenceClassification
+
+    counts = set()
+    taken = {
+        *AutoModelForMaskedLM._model_mapping,
+        *AutoModelForSequenceClassification._model_mapping,
+    }
+    for name in {cls.model_type for cls in taken}:
+        module = type(AutoConfig.for_model(name)).__module__.split(".")[-2]
+        folder = upstream.source("transformers", f"models/{module}")
+        sources = [file.read_text(encoding="utf-8") for file in folder.glob("modeling_*.py")]
+        if any("create_position_ids_from_input_ids" in source for source in sources):
+            counts.add(name)
+    assert counts <= set(architecture.COUNTED_FROM_PADDING)
