@@ -57,9 +57,16 @@ class LeftOut:
             if piece.kind == "thinking" and piece.turn < last:
                 self.earlier_thinking += 1
                 continue
+            if piece.kind == "quoted":
+                raise FatalError(
+                    f"{place}: the chat template ({origin}) writes the arguments of a tool call in "
+                    f"turn {piece.turn + 1} as a text in quotes, not as JSON",
+                    hint='arguments as an object, {"city": "Rome"}, where the row has a text, '
+                    r'"{\"city\": \"Rome\"}"',
+                )
             raise FatalError(
                 f"{place}: the chat template ({origin}) leaves out {_in_words(piece, turns)}",
-                hint=_HINTS[piece.kind],
+                hint=_hint(piece, turns),
             )
 
     def _missing(self, turns: list[Row], tools: list[Row] | None, render: Render) -> list[_Piece]:
@@ -71,11 +78,24 @@ class LeftOut:
             text = render(copies, tool_copies)
             # A template that takes the row and not the words looks into texts: no verdict.
             self._asked[shape] = [
-                piece
-                for piece in worded.pieces
-                if text is not None and not all(word in text for word in piece.words)
+                piece for piece in worded.pieces if text is not None and _is_missing(piece, text)
             ]
         return self._asked[shape]
+
+
+def _is_missing(piece: _Piece, text: str) -> bool:
+    if piece.kind == "quoted":  # wrong where it is there
+        return any(word in text for word in piece.words)
+    return not all(word in text for word in piece.words)
+
+
+def _hint(piece: _Piece, turns: list[Row]) -> str:
+    turn = turns[piece.turn]
+    if piece.kind == "content" and turn["role"] == "developer":
+        return f"role: system, which more templates know; {_HINTS['content']}"
+    if piece.kind == "content" and turn.get("tool_calls"):
+        return "data.chat_template: qwen3 writes what is said beside a call; or the call alone"
+    return _HINTS[piece.kind]
 
 
 def _in_words(piece: _Piece, turns: list[Row]) -> str:
@@ -142,8 +162,9 @@ class _Worded:
                 arguments = json.loads(arguments)
             except ValueError:
                 arguments = None
-            if isinstance(arguments, dict):
+            if isinstance(arguments, dict) and arguments:
                 copy["arguments"] = json.dumps(self._value(arguments, words))
+                self.pieces.append(_Piece("quoted", i, (rf"\"{words[1]}\"",)))
         elif isinstance(arguments, dict):
             copy["arguments"] = self._value(arguments, words)
         self.pieces.append(_Piece("call", i, tuple(words)))

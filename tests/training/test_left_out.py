@@ -119,6 +119,22 @@ def test_arguments_as_json_in_a_text_are_looked_for_as_well(workspace: Path) -> 
     )
     with pytest.raises(FatalError, match="leaves out a tool call in turn 2"):
         read(workspace, row, "names.jinja")
+    with pytest.raises(FatalError, match="arguments of a tool call in turn 2 as a text in quotes"):
+        read(workspace, row, "llama3_1")
+
+
+def test_a_role_or_a_text_beside_a_call_that_the_template_does_not_know(workspace: Path) -> None:
+    told = {"messages": [{"role": "developer", "content": "Be brief"}, *SAID["messages"]]}
+    with pytest.raises(FatalError, match="leaves out what is said in turn 1, the dev") as caught:
+        read(workspace, told, "qwen3")
+    assert caught.value.hint.startswith("role: system")
+    call = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
+    asked, _ = SAID["messages"]
+    both = {"role": "assistant", "content": "I shall add.", "tool_calls": [call]}
+    with pytest.raises(FatalError, match="leaves out what is said in turn 2") as caught:
+        read(workspace, {"messages": [asked, both]}, "llama3_1")
+    assert "qwen3 writes what is said beside a call" in caught.value.hint
+    read(workspace, {"messages": [asked, both]}, "qwen3")
 
 
 def test_answers_that_are_compared_are_looked_at_too(workspace: Path) -> None:
