@@ -20,6 +20,7 @@ from soup_git.errors import ExitCode, FatalError, run_to_exit_code
 
 def main() -> int:
     from soup_git.commands.batchsize import settled
+    from soup_git.commands.dependencies import say_unseen
     from soup_git.commands.lock import Overrides, compute
     from soup_git.commands.traingate import gate_of
     from soup_git.core.lock import LOCK
@@ -62,6 +63,7 @@ def main() -> int:
         return 0
 
     # What the run is pinned to is known before it starts, and travels with each checkpoint.
+    say_unseen(workspace, config_path)
     lock = replace(compute(workspace, Overrides(), None, config=config_path), adapters={})
     pinned = {config_path: config_file.read_bytes(), LOCK: lock.text().encode()}
     recorder = RunRecorder(home.workspace, adapter, state_dir, pinned, home.baseline)

@@ -15,6 +15,7 @@ import soup_git
 from soup_git.commands.lock import adapter_digests, lock_of
 from soup_git.core.digests import sha256_hex
 from soup_git.core.lock import LOCK, Lock
+from soup_git.core.manifest import CONFIG
 from soup_git.core.names import check_name
 from soup_git.core.text import printable
 from soup_git.core.trainconfig import CONFIG_FILE, MAX_CONFIG_BYTES, ConfigPins, parse_config_pins
@@ -24,6 +25,7 @@ from soup_git.storage.dvcfiles import POINTER_SUFFIX, pointer_text
 from soup_git.storage.dvcobjects import walk
 from soup_git.storage.files import inside
 from soup_git.storage.gitformats import RefUpdate
+from soup_git.storage.inputs import input_pin, written_inputs
 from soup_git.storage.pins import Pin, base_model_pin
 from soup_git.storage.snapshot import Snapshot
 from soup_git.storage.workspace import Workspace
@@ -44,11 +46,13 @@ class BranchReport:
     base_model_sha: str | None
     env_hash: str | None
     closure_sha: str | None
+    inputs: dict[str, str | None]
 
     def tables(self) -> Sequence[Table | str]:
         rows = [
             ("branch", self.name, self.commit[:10]),
             ("config", self.config_path, f"sha256:{self.config_sha}"),
+            *(("config", path, _pinned(sha)) for path, sha in sorted(self.inputs.items())),
             ("dataset", self.dataset_path or "-", _pinned(self.dataset_sha)),
             ("base_model", self.base_model or "-", _pinned(self.base_model_sha)),
             ("env", "", _pinned(self.env_hash)),
@@ -87,6 +91,7 @@ def create(
     config_path, config_data = _read_config(workspace, config)
     names = parse_config_pins(config_data, config_path)
     data = _pin_dataset(workspace, snapshot, dataset, names)
+    inputs, changes = _pin_inputs(workspace, snapshot, names, data.path if data else None)
     base_model = base_model or names.base
     base = base_model_pin(workspace, base_model, network=True, revision=names.revision)
     if base.digest is None:
@@ -94,11 +99,14 @@ def create(
     adapters = adapter_digests(snapshot)
     pin = Pin(data.sha256, data.path, md5=data.md5) if data else Pin(None)
     pinned_config = Pin(sha256_hex(config_data), config_path)
-    lock = lock_of(workspace, pinned_config, base, pin, pin.source, names.seed, adapters)
+    lock = lock_of(
+        workspace, pinned_config, base, pin, pin.source, names.seed, adapters, inputs=inputs
+    )
     if snapshot.lock is None or snapshot.lock.run != lock.run:
         # What the pipeline made from other inputs is not the result of these.
         adapters.pop(PurePosixPath(names.output or "./output").as_posix(), None)
-    changes = {config_path: workspace.git.write_blob(config_data), **(data.changes if data else {})}
+    changes |= {config_path: workspace.git.write_blob(config_data)}
+    changes |= data.changes if data else {}
     changes[LOCK] = workspace.git.write_blob(lock.text().encode())
     tree = workspace.git.write_tree(parent, changes)
     commit = workspace.git.write_commit(tree, [parent], _message(name, lock))
@@ -122,6 +130,7 @@ def report_of(name: str, commit: str, config_path: str, config: bytes, lock: Loc
         base_model_sha=lock.base_model_sha,
         env_hash=lock.env_hash,
         closure_sha=lock.closure_sha,
+        inputs=dict(lock.inputs),
     )
 
 
@@ -175,6 +184,10 @@ def _pin_dataset(
     if not path.exists():
         return _pin_what_the_pointer_names(workspace, relative)
     _refuse_part_of_a_whole(workspace, relative)
+    return _pin_data(workspace, snapshot, path, relative)
+
+
+def _pin_data(workspace: Workspace, snapshot: Snapshot, path: Path, relative: str) -> PinnedData:
     found = workspace.data_digests(path)
     changes = _dataset_changes(workspace, snapshot, path, relative, found.md5, found.size)
     if workspace.data_digests(path) != found:
@@ -195,6 +208,37 @@ def _pin_what_the_pointer_names(workspace: Workspace, path: str) -> PinnedData:
         )
     blob = workspace.git.write_blob(workspace.work_tree.require(output.source))
     return PinnedData(path, workspace.object_sha256(output.md5), output.md5, {output.source: blob})
+
+
+def _pin_inputs(
+    workspace: Workspace, snapshot: Snapshot, names: ConfigPins, dataset: str | None
+) -> tuple[dict[str, Pin], dict[str, str | None]]:
+    """What the config names beside base and dataset, and path -> blob for the commit.
+
+    Files and rows go along as they are, as the config does. An adapter or a model, and what is
+    part of a folder that DVC tracks, is the one that the start holds.
+    """
+    here = written_inputs(workspace, workspace.work_tree, names, dataset)
+    changes: dict[str, str | None] = {}
+    pins = {}
+    for path, pin in here.items():
+        on_disk = workspace.root / path
+        if on_disk.exists() and not _is_held_as_a_whole(workspace, path):
+            data = _pin_data(workspace, snapshot, on_disk, path)
+            pins[path] = Pin(data.sha256, path, md5=data.md5)
+            changes |= data.changes
+            continue
+        pins[path] = input_pin(workspace, snapshot, path)
+        if pins[path].digest is None:
+            say(f"warning: {path} is not pinned: {pins[path].why}")
+        elif pins[path].digest != pin.digest:
+            say(f"note: {path} is pinned as {snapshot.label} has it, not as it is here")
+    return pins, changes
+
+
+def _is_held_as_a_whole(workspace: Workspace, path: str) -> bool:
+    is_model = any((workspace.root / path / name).is_file() for name in (CONFIG, "config.json"))
+    return is_model or any(path.startswith(f"{p}/") for p in workspace.work_tree.outputs)
 
 
 def _refuse_part_of_a_whole(workspace: Workspace, path: str) -> None:

@@ -21,6 +21,8 @@ from soup_git.core.trainconfig import CONFIG_FILE
 from soup_git.errors import FatalError
 from soup_git.render.report import Table, age
 from soup_git.storage.dvcfiles import POINTER_SUFFIX, parse_pointer
+from soup_git.storage.inputs import input_pin, is_model_here
+from soup_git.storage.lockdrift import input_holds
 from soup_git.storage.notes import read_notes
 from soup_git.storage.pins import pointer_pin
 from soup_git.storage.snapshot import inside_folder
@@ -50,6 +52,8 @@ class _Known:
     """None without a lock."""
     manifests: tuple[str, ...] = ()
     """Blobs whose notes tell of its adapters, at most `_NOTED` of them."""
+    is_lasting: bool = True
+    """It follows from the tree alone, and not from what is here or elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,8 @@ def _known(workspace: Workspace, tips: Sequence[_Tip]) -> dict[str, _Known]:
     if new:
         computed = _compute(workspace, list(new.values()))
         for tree, known_now in computed.items():
-            workspace.facts.put(f"{_FACT}:{tree}", _as_fact(known_now))
+            if known_now.is_lasting:
+                workspace.facts.put(f"{_FACT}:{tree}", _as_fact(known_now))
         found |= computed
     return found
 
@@ -168,7 +173,7 @@ def _compute(workspace: Workspace, tips: Sequence[_Tip]) -> dict[str, _Known]:
         pinned = Pinned(
             lock.base_model, lock.dataset_path, lock.config_path, len(lock.adapters), state, why
         )
-        result[tip.tree] = _Known(pinned, facts.manifests(lock))
+        result[tip.tree] = _Known(pinned, facts.manifests(lock), tip.tree not in facts.passing)
     return result
 
 
@@ -184,6 +189,8 @@ class _TipFacts:
 
     def __init__(self, workspace: Workspace, tips: Sequence[tuple[_Tip, Lock]]) -> None:
         self._workspace = workspace
+        self.passing: set[str] = set()
+        """Trees of which it matters what else is here: other bytes later, another state."""
         # Whether an adapter was merged is asked once for all branches that hold the same weights.
         self._manifests = {
             (folder, md5): f"{tip.commit}:{inside_folder(folder, MANIFEST)}"
@@ -212,6 +219,28 @@ class _TipFacts:
         config = lock.config_path or CONFIG_FILE
         if lock.config_sha is not None and self._sha256(tip, config) != lock.config_sha:
             return f"config {config}"
+        return self._input_drift(tip, lock) or self._dataset_drift(tip, lock)
+
+    def _input_drift(self, tip: _Tip, lock: Lock) -> str:
+        for path, locked in lock.inputs.items():
+            in_git = self._sha256(tip, path)
+            if locked is None or in_git == locked:
+                continue
+            if in_git is None:
+                # A folder, DVC's, or nothing: as with datasets, looked up one by one.
+                snapshot = self._workspace.at(tip.commit)
+                try:
+                    pin = input_pin(self._workspace, snapshot, path)
+                except FatalError as error:
+                    return f"config {path}: {error}"
+                if pin.digest is None or is_model_here(self._workspace, path):
+                    self.passing.add(tip.tree)
+                if input_holds(self._workspace, snapshot, lock, path, pin):
+                    continue
+            return f"config {path}"
+        return ""
+
+    def _dataset_drift(self, tip: _Tip, lock: Lock) -> str:
         path = lock.dataset_path
         if path is None or lock.dataset_sha is None:
             return ""
@@ -273,4 +302,5 @@ def _names(tip: _Tip, lock: Lock) -> list[str]:
     paths = [lock.config_path or CONFIG_FILE]
     if lock.dataset_path:
         paths += [lock.dataset_path, f"{lock.dataset_path}{POINTER_SUFFIX}"]
+    paths += lock.inputs
     return [f"{tip.commit}:{path}" for path in paths]

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from soup_git.commands.dependencies import say_unseen
 from soup_git.core.trainconfig import CONFIG_FILE
 from soup_git.render.report import Table
 from soup_git.storage.environment import can_train
+from soup_git.storage.files import inside
 from soup_git.storage.workspace import Workspace
 
 
@@ -33,7 +35,10 @@ def check(workspace: Workspace, file: Path | None = None) -> ConfigReport:
     from soup_git.training.config import load_config
 
     upstream = can_train()
-    config = load_config(file or workspace.root / CONFIG_FILE, check_upstream=upstream)
+    path = file or workspace.root / CONFIG_FILE
+    config = load_config(path, check_upstream=upstream)
+    if path.resolve().is_relative_to(workspace.root.resolve()):
+        say_unseen(workspace, inside(workspace.root, path))
     return ConfigReport(str(file or CONFIG_FILE), upstream, config.model_dump(mode="json"))
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
+from soup_git.commands.dependencies import say_unseen
 from soup_git.core.templates import (
     PIPELINE,
     PROMPTS,
@@ -29,6 +30,7 @@ from soup_git.storage.githooks import CHAINED, HOOKS, SUMMARY, install_hook, is_
 from soup_git.storage.gitrepo import OLDEST_GIT, GitRepo, git_version
 from soup_git.storage.gitsetup import apply_setting, missing_settings
 from soup_git.storage.templatefiles import template_text
+from soup_git.storage.workspace import Workspace
 
 IGNORED = ("adapter_model.safetensors", TEMPORARY)
 _NEXT = "Next: git soup add DIR tracks adapters you have, or git soup init --template chat to train one."
@@ -134,6 +136,8 @@ def init(
         states.append(PartState(part.name, "created", part.note))
     if to_stage:
         git.index.stage(*to_stage)
+    if template is not None and not check_only:
+        say_unseen(Workspace(git))
     incomplete = check_only and any(state.state == "missing" for state in states)
     name = template.template.name if template else None
     report = InitReport(str(git.root), states, check_only, name, _next(template, states))

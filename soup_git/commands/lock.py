@@ -20,6 +20,7 @@ from soup_git.render.report import Table, say
 from soup_git.storage.dvcfiles import POINTER_SUFFIX
 from soup_git.storage.environment import can_train, env_hash, environment
 from soup_git.storage.files import write_atomically
+from soup_git.storage.inputs import CheckedInput, checked_inputs, written_inputs
 from soup_git.storage.pins import (
     Pin,
     base_model_pin,
@@ -73,6 +74,7 @@ class LockReport:
     run: str | None
     seed: int | None
     adapters: dict[str, str]
+    inputs: dict[str, str | None]
 
     def tables(self) -> Sequence[Table | str]:
         rows = [
@@ -80,6 +82,7 @@ class LockReport:
             ("dataset", _digest(self.dataset_sha), self.dataset_path or ""),
             ("env", _digest(self.env_hash), "git soup env show"),
             ("config", _digest(self.config_sha), self.config_path or ""),
+            *(("config", _digest(sha), path) for path, sha in sorted(self.inputs.items())),
             ("closure", _digest(self.closure_sha), ""),
         ]
         rows += [("adapter", f"md5:{md5}", path) for path, md5 in sorted(self.adapters.items())]
@@ -91,7 +94,7 @@ class LockReport:
 def lock_report(lock: Lock) -> LockReport:
     fields = {**lock.__dict__, "closure_sha": lock.closure_sha, "run": lock.run}
     del fields["env"]
-    return LockReport(**{**fields, "adapters": dict(lock.adapters)})
+    return LockReport(**{**fields, "adapters": dict(lock.adapters), "inputs": dict(lock.inputs)})
 
 
 def _digest(value: str | None) -> str:
@@ -145,10 +148,23 @@ def compute(
     for name, pin in (("base_model", base), ("dataset", data), ("config", pinned_config)):
         if pin.digest is None and not quiet:
             say(f"warning: {name} is not pinned: {pin.why}")
+    inputs = written_inputs(workspace, snapshot, names, dataset)
+    if not quiet:
+        _say_not_pinned(names, inputs)
     adapters = adapter_digests(snapshot, names.output)
     return lock_of(
-        workspace, pinned_config, base, data, dataset, names.seed, adapters, overrides.env_hash
-    )
+        workspace, pinned_config, base, data, dataset, names.seed, adapters, overrides.env_hash,
+        inputs=inputs,
+    )  # fmt: skip
+
+
+def _say_not_pinned(names: ConfigPins, inputs: Mapping[str, Pin]) -> None:
+    for path, pin in inputs.items():
+        if pin.digest is None:
+            say(f"warning: {path} is not pinned: {pin.why}")
+    for one in names.inputs:
+        if one.path is None:
+            say(f"warning: {one.key} is not pinned: {one.name} is outside the repository")
 
 
 def lock_of(
@@ -160,6 +176,8 @@ def lock_of(
     seed: int | None,
     adapters: Mapping[str, str],
     env_sha: str | None = None,
+    *,
+    inputs: Mapping[str, Pin],
 ) -> Lock:
     """A lock of now, with these pins and this machine's environment, or the one of `env_sha`.
 
@@ -180,6 +198,7 @@ def lock_of(
         config_path=config.source if config.digest else None,
         seed=seed,
         adapters=adapters,
+        inputs={path: pin.digest for path, pin in inputs.items()},
     )
 
 
@@ -251,7 +270,8 @@ class PinCheck:
         match self.state:
             case "drifted":
                 of = f"   {self.source}" if self.source else ""
-                return f"{self.pin} drifted: {_short(self.locked)} -> {_short(self.actual)}{of}"
+                before = _short(self.locked) if self.locked else "not pinned"
+                return f"{self.pin} drifted: {before} -> {_short(self.actual)}{of}"
             case "differs":
                 return f"{self.pin} differs (not counted here): {_short(self.locked)} -> {_short(self.actual)}"
             case "unknown":
@@ -273,7 +293,7 @@ class CheckReport:
 
     def tables(self) -> Sequence[Table | str]:
         notable = [pin.line() for pin in self.pins if pin.state != "ok"]
-        held = [pin.pin for pin in self.pins if pin.state == "ok"]
+        held = dict.fromkeys(pin.pin for pin in self.pins if pin.state == "ok")
         if not notable:
             return [f"soup.lock holds: {', '.join(held)}"]
         return notable
@@ -304,6 +324,16 @@ def check(
     return CheckReport(drifted, pins), ExitCode.DRIFT if drifted else ExitCode.OK
 
 
+def pins_now(workspace: Workspace) -> list[PinCheck]:
+    """Every pin of the work tree's lock against the work tree; nothing where there is no lock."""
+    snapshot = workspace.work_tree
+    if snapshot.lock is None:
+        return []
+    return check_pins(
+        workspace, snapshot.lock, snapshot, Overrides(), counts_env=True, staged=False
+    )
+
+
 def check_pins(
     workspace: Workspace,
     lock: Lock,
@@ -330,7 +360,24 @@ def check_pins(
     )
     actual_env = overrides.env_hash or env_hash(environment(workspace.facts))
     found = {"base_model": base, "dataset": data, "env": Pin(actual_env), "config": config}
-    return [_compare(pin, lock, found[pin], snapshot, counts_env=counts_env) for pin in PINS]
+    checked = [_compare(pin, lock, found[pin], snapshot, counts_env=counts_env) for pin in PINS]
+    inputs = checked_inputs(workspace, snapshot, lock, now_named, is_edited=is_edited)
+    return checked + [_compare_input(one, snapshot) for one in inputs]
+
+
+def _compare_input(found: CheckedInput, snapshot: Snapshot) -> PinCheck:
+    """What the config names beside base and dataset is part of its pin."""
+    path, pin = found.path, found.pin
+    tagged = f"sha256:{found.locked}" if found.locked else None
+    actual = f"sha256:{pin.digest}" if pin.digest else None
+    if found.locked is None and found.is_in_lock:
+        return PinCheck("config", "not pinned", None, actual, path, path)
+    if found.locked is not None and pin.digest == found.locked:
+        return PinCheck("config", "ok", tagged, actual, path)
+    if found.is_elsewhere:
+        return PinCheck("config", "unknown", tagged, None, path, pin.why)
+    accept = _accept("config", _way_back_to(snapshot, path) if found.locked else "")
+    return PinCheck("config", "drifted", tagged, actual, path, pin.why, accept)
 
 
 def _compare(name: str, lock: Lock, pin: Pin, snapshot: Snapshot, *, counts_env: bool) -> PinCheck:
@@ -372,3 +419,17 @@ def _way_back(snapshot: Snapshot, lock: Lock, name: str, pin: Pin) -> str:
         [] if output.md5 == lock.dataset_md5 else [f"git checkout -- {shlex.quote(output.source)}"]
     )
     return " && ".join([*steps, f"rm -rf {shlex.quote(output.path)}", "git soup checkout"])
+
+
+def _way_back_to(snapshot: Snapshot, path: str) -> str:
+    """The command that brings back what git or DVC holds at a path."""
+    output = snapshot.outputs.get(path)
+    if output is not None:
+        is_pointer = output.source.endswith(POINTER_SUFFIX)
+        steps = [f"git checkout -- {shlex.quote(output.source)}"] if is_pointer else []
+        return " && ".join([*steps, f"rm -rf {shlex.quote(path)}", "git soup checkout"])
+    below = f"{path}/"
+    if not any(entry == path or entry.startswith(below) for entry in snapshot.entries):
+        return ""
+    more = " && git soup checkout" if any(p.startswith(below) for p in snapshot.outputs) else ""
+    return f"git checkout -- {shlex.quote(path)}{more}"

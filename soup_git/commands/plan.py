@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from soup_git.commands.dependencies import moved_unseen, say_unseen
 from soup_git.commands.estimating import known_estimate
-from soup_git.commands.lock import Overrides, PinCheck, check_pins
+from soup_git.commands.lock import PinCheck, pins_now
 from soup_git.commands.train import PIPELINE
 from soup_git.errors import ExitCode, FatalError
 from soup_git.render.report import Table
@@ -61,23 +62,25 @@ def plan(workspace: Workspace) -> tuple[PlanReport, ExitCode]:
     changed = workspace.dvc.status()
     lock_file = workspace.work_tree_bytes(DVC_LOCK)
     ran = parse_dvc_lock(lock_file, DVC_LOCK) if lock_file else {}
+    pins = pins_now(workspace)
+    moved = moved_unseen(workspace, pins)
     stages = []
     run_before: set[str] = set()
     for name, needs in workspace.dvc.stages().items():
         why = _reasons(changed.get(name, []))
         if why and name not in ran:
             why = ["never ran here"]
+        why += [
+            f"{one.path} changed, which only git soup train sees"
+            for one in moved
+            if one.stage.trains and one.stage.name == name
+        ]
         why += [f"{stage} would run" for stage in needs if stage in run_before]
         if why:
             run_before.add(name)
         measured = _measured(workspace) if name == "train" and why else _UNKNOWN
         stages.append(StagePlan(name, bool(why), why, *measured))
-    lock = workspace.work_tree.lock
-    pins = (
-        check_pins(workspace, lock, workspace.work_tree, Overrides(), counts_env=True, staged=False)
-        if lock is not None
-        else []
-    )
+    say_unseen(workspace)
     return PlanReport(stages, pins), ExitCode.DRIFT if run_before else ExitCode.OK
 
 

@@ -177,6 +177,7 @@ def _lock_state(
     named = dict(lock.adapters) if lock is not None else {}
     strays = [a.path for a in adapters if a.weights and named.get(a.path, a.weights) != a.weights]
     not_pinned = [pin.pin for pin in locks.pins if pin.new is None]
+    not_pinned += [p for p, sha in lock.inputs.items() if sha is None] if lock is not None else []
     state = "drifted" if locks.head_drift or strays else "not pinned" if not_pinned else "holds"
     return LockState(state, locks.head_drift, not_pinned, strays)
 

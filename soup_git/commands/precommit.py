@@ -49,8 +49,9 @@ def _touches_lock(git: GitRepo, staged: list[str]) -> bool:
     if data is None:
         return False
     lock = parse_lock(data, LOCK)
-    pinned = {LOCK, lock.config_path or CONFIG_FILE, lock.dataset_path, f"{lock.dataset_path}.dvc"}
-    below = f"{lock.dataset_path}/"
+    inputs = [path for path in (lock.dataset_path, *lock.inputs) if path is not None]
+    pinned = {LOCK, lock.config_path or CONFIG_FILE, *inputs, *(f"{path}.dvc" for path in inputs)}
+    below = tuple(f"{path}/" for path in inputs)
     return any(path in pinned or path.startswith(below) for path in staged)
 
 

@@ -134,13 +134,9 @@ def _untracked_inputs(workspace: Workspace, snapshot: Snapshot) -> list[str]:
 
 
 def _paths(names: ConfigPins) -> list[tuple[str, str]]:
-    named = {
-        "base": names.base,
-        "data.train": names.dataset,
-        "data.validation": names.validation,
-        "data.chat_template": names.chat_template,
-    }
-    return [(key, path) for key, path in named.items() if path]
+    named = [("base", names.base), ("data.train", names.dataset)]
+    named += [(one.key, one.name) for one in names.inputs]
+    return [(key, path) for key, path in named if path]
 
 
 def _is_tracked(snapshot: Snapshot, path: str) -> bool:

@@ -14,6 +14,7 @@ from soup_git.core.trainconfig import CONFIG_FILE, ConfigPins, parse_config_pins
 from soup_git.errors import FatalError
 from soup_git.storage.experiments import Experiment, Experiments, find_experiment
 from soup_git.storage.gitformats import RefUpdate
+from soup_git.storage.inputs import written_inputs
 from soup_git.storage.pins import Pin, base_model_pin, pointer_pin
 from soup_git.storage.snapshot import Snapshot, inside_folder
 from soup_git.storage.workspace import Workspace
@@ -82,7 +83,8 @@ def _lock(
     data = pointer_pin(workspace, snapshot, dataset) if dataset else Pin(None)
     base = base_model_pin(workspace, names.base, network=True, revision=names.revision)
     config = Pin(config_sha, CONFIG_FILE)
-    return lock_of(workspace, config, base, data, dataset, names.seed, {folder: md5})
+    inputs = written_inputs(workspace, snapshot, names, dataset)
+    return lock_of(workspace, config, base, data, dataset, names.seed, {folder: md5}, inputs=inputs)
 
 
 def _message(branch: str, experiment: Experiment, lock: Lock) -> str:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
-from soup_git.commands.lock import Overrides, compute
+from soup_git.commands.dependencies import moved_unseen
+from soup_git.commands.lock import Overrides, compute, pins_now, write
 from soup_git.core.manifest import CONFIG, MANIFEST, WEIGHTS, parse_manifest
 from soup_git.core.trainconfig import CONFIG_FILE, parse_config_pins
 from soup_git.errors import ExitCode, FatalError
@@ -61,6 +62,8 @@ def train(
     code = workspace.dvc.repro(
         force=again, waiting=lambda: say("another DVC command runs here; waiting until it is done")
     )
+    if not code:
+        code = _catch_up(Workspace(workspace.git), trained=again)
     if code:
         # The stage has said what is wrong and what to type; DVC adds only that it failed.
         return None, _code_of_failure(workspace.training_state(adapter), code, began)
@@ -82,6 +85,21 @@ def _code_of_failure(state: Path, code: int, began: float) -> ExitCode:
     if stopped.is_file() and stopped.stat().st_mtime >= began - 0.02:  # a file's clock is coarse
         return ExitCode.CHECK_FAILED
     return ExitCode.FATAL
+
+
+def _catch_up(workspace: Workspace, *, trained: bool) -> int:
+    """Train, and pin, what changed unseen by DVC since soup.lock was written."""
+    moved = moved_unseen(workspace, pins_now(workspace))
+    if not moved:
+        return 0
+    stale = [one.path for one in moved if one.stage.trains]
+    if stale and not trained:
+        say(f"{', '.join(stale)} changed, which {PIPELINE} does not name: training again")
+        code = workspace.dvc.repro(force=True)
+        if code:
+            return code
+    write(Workspace(workspace.git), Overrides(), None)
+    return workspace.dvc.repro()
 
 
 def adapter_path(workspace: Workspace) -> str:

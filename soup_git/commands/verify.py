@@ -22,6 +22,7 @@ from soup_git.core.trainconfig import CONFIG_FILE, ConfigPins, parse_config_pins
 from soup_git.core.verification import Verification, parse_verifications
 from soup_git.errors import DriftError, ExitCode, FatalError
 from soup_git.render.report import Table, say
+from soup_git.storage.inputs import named_inputs
 from soup_git.storage.lockdrift import lock_of
 from soup_git.storage.notes import note, read_lines
 from soup_git.storage.snapshot import Snapshot, inside_folder
@@ -114,15 +115,23 @@ def _verified(
         )
     _refuse_drift(workspace, snapshot, lock)
     with _temporary(workspace) as place, _scratch(workspace, commit, place) as scratch:
-        inputs = [str(PurePosixPath(p)) for p in (lock.dataset_path, names.reward_model) if p]
+        named = named_inputs(workspace, names)
+        inputs = [str(PurePosixPath(p)) for p in (lock.dataset_path, *named, *lock.inputs) if p]
         for path, output in snapshot.outputs.items():
-            if any(path == named or path.startswith(f"{named}/") for named in inputs):
+            if any(_overlap(path, one) for one in inputs):
                 if not workspace.object_is_sound(output.md5):
                     workspace.dvc_remote.fetch([output.md5])
                 restore_output(scratch, output)
         _bring_base(workspace, scratch, names.base)
+        for path in (path for path, one in named.items() if one.may_be_elsewhere):
+            _bring_base(workspace, scratch, path)
         rebuilt = _train(scratch, scratch.root / config, folder)
         return _compare(workspace, revision, folder, expected, rebuilt, tolerance)
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether one path is the other, or below it."""
+    return one == other or one.startswith(f"{other}/") or other.startswith(f"{one}/")
 
 
 def _remake(workspace: Workspace, snapshot: Snapshot, folder: str, output: Path) -> None:

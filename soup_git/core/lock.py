@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from soup_git.core.digests import MD5_HEX, SHA256_HEX, closure_sha, sha256_hex
+from soup_git.core.digests import MD5_HEX, SHA256_HEX, closure_sha, folder_sha256, sha256_hex
 from soup_git.core.text import canonical_json
 from soup_git.errors import FatalError
 
@@ -42,6 +42,8 @@ class Lock:
     seed: int | None = None
     adapters: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, Any] | None = None
+    inputs: Mapping[str, str | None] = field(default_factory=dict)
+    """Path -> sha256 of what the config names beside base and dataset; part of the pin `config`."""
 
     @property
     def closure_sha(self) -> str | None:
@@ -52,9 +54,13 @@ class Lock:
     @property
     def run(self) -> str | None:
         """The name of the run this lock describes: `refs/soup/locks/RUN`."""
-        if self.closure_sha and self.config_sha:
-            return sha256_hex((self.closure_sha + self.config_sha).encode("ascii"))
-        return None
+        if not (self.closure_sha and self.config_sha):
+            return None
+        known = [(path, sha) for path, sha in self.inputs.items() if sha is not None]
+        if len(known) < len(self.inputs):
+            return None
+        inputs = folder_sha256(known) if known else ""
+        return sha256_hex((self.closure_sha + self.config_sha + inputs).encode("ascii"))
 
     def pin(self, name: str) -> str | None:
         return {
@@ -67,6 +73,10 @@ class Lock:
     def text(self) -> str:
         fields = {**self.__dict__, "adapters": dict(self.adapters), "closure_sha": self.closure_sha}
         fields["env"] = dict(self.env) if self.env is not None else None
+        # Absent where there is none, so that locks of before stay the bytes they are.
+        del fields["inputs"]
+        if self.inputs:
+            fields["inputs"] = dict(self.inputs)
         return json.dumps(fields, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
     def same_but_when(self, other: Lock) -> bool:
@@ -98,6 +108,7 @@ def parse_lock(data: bytes, where: str) -> Lock:
         seed=_seed(raw, where),
         adapters=_adapters(raw, where),
         env=_env(raw, where),
+        inputs=_inputs(raw, where),
     )
     written = raw.get("closure_sha")
     if written != lock.closure_sha:
@@ -176,6 +187,19 @@ def _adapters(raw: dict[str, Any], where: str) -> dict[str, str]:
     ):
         raise _bad(where, "adapters does not map paths to md5s")
     return adapters
+
+
+def _inputs(raw: dict[str, Any], where: str) -> dict[str, str | None]:
+    inputs = raw.get("inputs")
+    if inputs is None:
+        return {}
+    if not isinstance(inputs, dict) or not all(
+        is_repository_path(path)
+        and (sha is None or (isinstance(sha, str) and SHA256_HEX.fullmatch(sha)))
+        for path, sha in inputs.items()
+    ):
+        raise _bad(where, "inputs does not map paths to sha256s")
+    return inputs
 
 
 def _env(raw: dict[str, Any], where: str) -> dict[str, Any] | None:

@@ -60,6 +60,8 @@ class LockDiff:
     base_locked: bool
     head_locked: bool
     """Whether the revision has a lock that can be read."""
+    inputs: list[PinChange] = field(default_factory=list)
+    """Path, and its digest on both sides, of what the configs name beside base and dataset."""
     base_drift: list[Mismatch] = field(default_factory=list)
     head_drift: list[Mismatch] = field(default_factory=list)
     """What the revision's own config and data are not as its lock says; a damaged lock too."""
@@ -99,6 +101,13 @@ def _facts(lock: Lock | None) -> dict[str, str]:
 def adapter_changes(old: Lock | None, new: Lock | None) -> list[PinChange]:
     """Folder -> md5 of the weights, where the two locks differ."""
     before, after = (dict(lock.adapters) if lock else {} for lock in (old, new))
+    found = [PinChange(path, before.get(path), after.get(path)) for path in {**before, **after}]
+    return sorted((change for change in found if change.changed), key=lambda c: c.pin)
+
+
+def input_changes(old: Lock | None, new: Lock | None) -> list[PinChange]:
+    """Path -> digest of what the pin `config` holds beside the config, where the two differ."""
+    before, after = (dict(lock.inputs) if lock else {} for lock in (old, new))
     found = [PinChange(path, before.get(path), after.get(path)) for path in {**before, **after}]
     return sorted((change for change in found if change.changed), key=lambda c: c.pin)
 

@@ -19,6 +19,7 @@ _PINS = {
     "env": ("env_hash", "env"),
     "config": ("config_sha",),
 }
+_ABSENT = ""
 _NAMES = ("base_model", "dataset_path", "config_path", "seed")
 
 MergedWeights = Callable[[str | None, Sequence[str | None]], str | None]
@@ -41,6 +42,8 @@ def merge_locks(
         fields.update(zip(keys, value if agreed else (None,) * len(keys), strict=True))
         if not agreed:
             nulled.append(pin)
+    fields["inputs"], moved = _merged_inputs(origin, sides)
+    nulled += moved
     newest = max(sides, key=lambda side: side.created_at)
     adapters = {}
     known = {} if origin is None else origin.adapters
@@ -57,3 +60,22 @@ def merge_locks(
         ),
         nulled,
     )
+
+
+def _merged_inputs(
+    origin: Lock | None, sides: Sequence[Lock]
+) -> tuple[dict[str, str | None], list[str]]:
+    """Path -> digest, each path by itself, and the paths whose digest became null."""
+    before = {} if origin is None else origin.inputs
+    inputs: dict[str, str | None] = {}
+    nulled = []
+    for path in sorted({path for side in sides for path in side.inputs}):
+        # Not named at all is another thing than named, and pinned to nothing.
+        agreed, value = pick(
+            before.get(path, _ABSENT), [side.inputs.get(path, _ABSENT) for side in sides]
+        )
+        if not agreed:
+            nulled.append(path)
+        if value != _ABSENT or not agreed:
+            inputs[path] = value if agreed else None
+    return inputs, nulled

@@ -125,6 +125,7 @@ def _dataset(found: DatasetDiff, width: int) -> str:
 
 def _lock_title(pr: PullRequest) -> str:
     changed = [pin.pin for pin in pr.lock_changes.pins if pin.changed]
+    changed += [] if "config" in changed or not pr.lock_changes.inputs else ["config"]
     said = f"{', '.join(changed)} changed" if changed else "no pin changed"
     return f"{said}; head's {words.lock_words(pr).partition(' ')[2]}"
 
@@ -132,6 +133,7 @@ def _lock_title(pr: PullRequest) -> str:
 def _lock(pr: PullRequest) -> list[str]:
     found = pr.lock_changes
     rows = [[pin.pin, _digest(pin.old), _digest(pin.new)] for pin in found.pins]
+    rows += [[code_in_table(i.pin), _digest(i.old), _digest(i.new)] for i in found.inputs]
     rows += [
         [_fact(f.pin), _value(f.old), _value(f.new)] for f in found.facts if f.pin != "closure"
     ]

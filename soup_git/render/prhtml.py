@@ -203,6 +203,7 @@ def _dataset(found: DatasetDiff) -> str:
 def _lock(pr: PullRequest) -> str:
     found = pr.lock_changes
     rows = [(pin.pin, _digest(pin.old), _digest(pin.new)) for pin in found.pins]
+    rows += [(one.pin, _digest(one.old), _digest(one.new)) for one in found.inputs]
     rows += [(fact.pin, _value(fact.old), _value(fact.new)) for fact in found.facts]
     rows += [(one.pin, _value(one.old), _value(one.new)) for one in found.adapters]
     text = table(Table(("pin", "before", "now"), rows))

@@ -10,7 +10,7 @@ from soup_git.core.manifest import CONFIG, MANIFEST, WEIGHTS, Manifest
 from soup_git.core.trainconfig import CONFIG_FILE
 from soup_git.storage.datasets import dataset_paths
 from soup_git.storage.dvcfiles import POINTER_SUFFIX
-from soup_git.storage.lockdrift import config_path
+from soup_git.storage.lockdrift import config_path, lock_of
 from soup_git.storage.pathhistory import MANIFESTS, PINNED, CommitFacts, path_history
 from soup_git.storage.provenance import manifest_headers, runs_by_weights
 from soup_git.storage.runs import LOCKS, RUNS
@@ -78,8 +78,10 @@ class _Watched:
     @classmethod
     def of(cls, snapshots: Sequence[Snapshot]) -> _Watched:
         data = {path for snapshot in snapshots for path in dataset_paths(snapshot).values()}
+        locks = [lock for lock, _ in map(lock_of, snapshots) if lock is not None]
+        inputs = {path for lock in locks for path in lock.inputs} - data
         return cls(
-            configs=frozenset({CONFIG_FILE, *map(config_path, snapshots)}),
+            configs=frozenset({CONFIG_FILE, *map(config_path, snapshots), *inputs}),
             data=frozenset(data | {f"{path}{POINTER_SUFFIX}" for path in data}),
         )
 

@@ -11,6 +11,7 @@ from soup_git.core.lockdiff import (
     adapter_changes,
     environment_changes,
     fact_changes,
+    input_changes,
     pin_changes,
 )
 from soup_git.errors import FatalError
@@ -34,6 +35,7 @@ def lock_changes(workspace: Workspace, a: str, b: str) -> LockDiff:
         adapters=adapter_changes(old, new),
         packages=packages,
         environment=environment,
+        inputs=input_changes(old, new),
         base_locked=old is not None,
         head_locked=new is not None,
         base_drift=base_drift,

@@ -6,9 +6,10 @@ from soup_git.core.digests import sha256_hex
 from soup_git.core.lock import LOCK, Lock
 from soup_git.core.lockdiff import Mismatch
 from soup_git.core.text import shortened
-from soup_git.core.trainconfig import CONFIG_FILE
+from soup_git.core.trainconfig import CONFIG_FILE, parse_config_pins
 from soup_git.errors import FatalError
-from soup_git.storage.pins import pointer_pin
+from soup_git.storage.inputs import input_pin, named_inputs
+from soup_git.storage.pins import Pin, pointer_pin
 from soup_git.storage.snapshot import Snapshot
 from soup_git.storage.workspace import Workspace
 
@@ -45,7 +46,33 @@ def lock_mismatches(workspace: Workspace, snapshot: Snapshot, lock: Lock) -> lis
             found.append(Mismatch("dataset", path, pinned_but(lock.dataset_sha, pin.digest)))
         elif pin.digest is None and pin.md5 is None:
             found.append(Mismatch("dataset", path, pinned_but(lock.dataset_sha, None)))
+    return found + _input_mismatches(workspace, snapshot, lock)
+
+
+def _input_mismatches(workspace: Workspace, snapshot: Snapshot, lock: Lock) -> list[Mismatch]:
+    """What the config names beside base and dataset; which that is says the lock."""
+    found = []
+    for path in sorted(lock.inputs):
+        pin = input_pin(workspace, snapshot, path)
+        if not input_holds(workspace, snapshot, lock, path, pin):
+            found.append(Mismatch("config", path, pinned_but(str(lock.inputs[path]), pin.digest)))
     return found
+
+
+def input_holds(workspace: Workspace, snapshot: Snapshot, lock: Lock, path: str, pin: Pin) -> bool:
+    """Whether an input that a lock names is the pinned one, as far as its bytes are here."""
+    locked = lock.inputs[path]
+    if locked is None or pin.digest == locked or pin.md5 is not None:
+        return True
+    if pin.digest is not None:
+        return False
+    config = lock.config_path or CONFIG_FILE
+    try:
+        names = parse_config_pins(snapshot.read(config) or b"", snapshot.where(config))
+    except FatalError:
+        return False
+    named = named_inputs(workspace, names).get(path)
+    return named is not None and named.may_be_elsewhere
 
 
 def pinned_but(pinned: str, actual: str | None, where: str = "at the tip") -> str:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from soup_git.commands.branches import BranchesReport, BranchRow
+from soup_git.commands.lock import PinCheck
 from soup_git.commands.status import StatusReport
 from soup_git.render.report import age
 from soup_git.ui.markup import (
@@ -40,7 +41,7 @@ def _state(state: StatusReport) -> Html:
 
 
 def _drifted(state: StatusReport) -> list[Content]:
-    pins = [pin.pin for pin in state.pins if pin.state == "drifted"]
+    pins = dict.fromkeys(pin.pin for pin in state.pins if pin.state == "drifted")
     return [f" {', '.join(pins)}"] if pins else []
 
 
@@ -83,12 +84,18 @@ def _row(row: BranchRow, current: str | None) -> list[Content]:
     ]
 
 
+def _of(pin: PinCheck) -> str:
+    if pin.state != "ok":
+        return pin.line()
+    return pin.source or "" if pin.pin == "config" else ""
+
+
 def status(state: StatusReport) -> Html:
     parts = [_state(state)]
     for name, lines in (
         ("Adapters", [(a.path, a.state, a.note) for a in state.adapters]),
         ("Data", [(d.path, d.state, d.note) for d in state.data]),
-        ("Pins", [(p.pin, p.state, "" if p.state == "ok" else p.line()) for p in state.pins]),
+        ("Pins", [(p.pin, p.state, _of(p)) for p in state.pins]),
     ):
         if lines:
             rows = ([path, chip(word), note] for path, word, note in lines)
