@@ -198,6 +198,35 @@ def test_the_plan_says_which_input_moved(trained: Path) -> None:
     assert "as run/" in said
 
 
+def test_a_template_that_the_pipeline_does_not_name_is_seen_all_the_same(trained: Path) -> None:
+    template = trained / "t.jinja"
+    turn = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{{ eos_token }}{% endfor %}"
+    template.write_text(turn)
+    config = (trained / "soup.yaml").read_text()
+    (trained / "soup.yaml").write_text(
+        config.replace("data:\n", "data:\n  chat_template: t.jinja\n")
+    )
+    run("git-soup", "train", cwd=trained)
+    before = md5_of(trained)
+    run("git", "add", "--all", cwd=trained)
+    run("git", "commit", "-qm", "A template of our own", cwd=trained)
+    run("git-soup", "plan", cwd=trained)
+
+    template.write_text(turn.replace("<", "[").replace(">{{", "]{{"))
+    assert "t.jinja changed" in run("git-soup", "plan", cwd=trained, expect=3)
+    run("git-soup", "train", cwd=trained)
+    assert md5_of(trained) != before
+    lock = json.loads(run("git-soup", "lock", "show", "--json", cwd=trained))
+    assert lock["adapters"] == {"output": md5_of(trained).removeprefix("md5:")}
+    assert run("git", "rev-parse", f"refs/soup/locks/{lock['run']}", cwd=trained)
+    run("git-soup", "plan", cwd=trained)
+    run("git-soup", "lock", "check", cwd=trained)
+
+    template.write_text(turn)
+    report = json.loads(run("git-soup", "train", "--reuse", "--json", cwd=trained))
+    assert (report["reused"], report["weights_md5"]) == (True, before.removeprefix("md5:"))
+
+
 def test_a_profile_measures_real_steps_and_leaves_no_trace(trained: Path) -> None:
     def photo() -> dict[str, bytes]:
         files = [p for p in trained.rglob("*") if p.is_file() and not p.is_symlink()]
