@@ -27,6 +27,7 @@ from soup_git.errors import ExitCode, FatalError, run_to_exit_code
 
 _FOLDER = "GIT_SOUP_WORKERS"
 _GRACE = 15.0  # seconds for the others to end by themselves, when one has failed
+_LAST = 600.0  # seconds for a step and a checkpoint, when whoever started them is gone
 _POLL = 0.05
 
 
@@ -184,5 +185,7 @@ def _end_with(parent: int) -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
         os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_LAST)
+        os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from soup_git.errors import FatalError
-from soup_git.training import quantized
 from soup_git.training.lora import freezing, inits, kinds, reach, surgery
 from soup_git.training.lora.inits import Tokens
 from soup_git.training.schema import LoraBlock, SoupConfig
@@ -55,7 +54,6 @@ def attach(
 
     training, lora = config.training, config.training.lora
     if getattr(model, "is_quantized", False):
-        quantized.check_loaded(model, config)
         model = peft.prepare_model_for_kbit_training(
             model, use_gradient_checkpointing=training.gradient_checkpointing
         )

@@ -32,9 +32,9 @@ class Watchdog:
         )
 
 
-def lowest(evals: Sequence[Mapping[str, float]], threshold: float) -> int | None:
-    """The index of the measurement that all later ones fail to go below by more than
-    `threshold`; None where nothing was measured."""
+def lowest(evals: Sequence[Mapping[str, float]], threshold: float = 0.0) -> int | None:
+    """The index of the measurement that no later one goes below by more than `threshold`: with 0
+    the lowest; None where nothing was measured."""
     best = None
     for index, measured in enumerate(evals):
         if best is None or measured["eval_loss"] < evals[best]["eval_loss"] - threshold:

@@ -7,6 +7,7 @@ settings of FSDP2 and DeepSpeed are data here: the trainer hands them to acceler
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -213,9 +214,15 @@ def launch(config: SoupConfig, words: Sequence[str], root: Path, count: int) -> 
     """Run `words` in `count` processes and return the exit code of the training."""
     import torch
 
-    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    env = {**os.environ, **_environment(config, count)}
-    return run_together(words, root, count, env, store.port)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        # Bound here: torch alone would listen on every network of this machine.
+        port = listening.getsockname()[1]
+        _store = torch.distributed.TCPStore(
+            "127.0.0.1", port, is_master=True, wait_for_workers=False,
+            master_listen_fd=listening.detach(),
+        )  # fmt: skip
+        env = {**os.environ, **_environment(config, count)}
+        return run_together(words, root, count, env, port)
 
 
 def _environment(config: SoupConfig, count: int) -> Mapping[str, str]:

@@ -158,6 +158,9 @@ class Run:
         self.step_loss = 0.0
         self.grad_norm = 0.0
         self.stop_requested = False
+        """Did a signal ask this process to stop?"""
+        self.stopping = False
+        """Did all processes agree to stop after this step?"""
         self.on_epoch: Callable[[int], str] | None = None
         """Judges the adapter after an epoch: why training should stop, or nothing."""
         self.watchdog = Watchdog(config.training)
@@ -229,7 +232,7 @@ class Run:
         if training.early_stop_patience is None:
             return
         over = endings.is_over(evals, training)
-        if over or endings.lowest(evals, training.early_stop_threshold) == len(evals) - 1:
+        if over or endings.lowest(evals) == len(evals) - 1:
             control.should_save = True
         control.should_training_stop = control.should_training_stop or over
 
@@ -252,6 +255,7 @@ class Run:
         """Look for `TRIGGER` in `folder`, from now on."""
         self.trigger = folder / TRIGGER
         if self.processes.is_main:
+            folder.mkdir(parents=True, exist_ok=True)  # for whoever wants to put it there
             self.trigger.unlink(missing_ok=True)
 
     def asked_for_a_checkpoint(self) -> bool:
@@ -293,7 +297,7 @@ class Run:
         if self.ended_by is not None:
             checkpoints.stop(self.state_dir, self.ended_by, endings.judges(self.config.training))
             raise self.ended_by
-        if self.stop_requested and step < self.trainer.state.max_steps:
+        if self.stopping and step < self.trainer.state.max_steps:
             raise FatalError(
                 f"interrupted at step {step} of {self.trainer.state.max_steps}; "
                 "everything up to there is saved",
@@ -342,10 +346,10 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         run = self._run
         asked = (run.step_loss, run.stop_requested, run.asked_for_a_checkpoint())
-        # One process's Ctrl-C is everybody's: they have to stop after the same step.
+        # One process's Ctrl-C is everybody's: they have to stop after the same step. One that
+        # comes while this is asked is for the next.
         loss, stop, save = run.processes.mean(asked, args.device)
-        run.step_loss = 0.0
-        run.stop_requested |= stop > 0  # a signal may have come while this was asked
+        run.step_loss, run.stopping = 0.0, stop > 0
         told = run.trainer.told_of_step()
         run.curve.step(state.global_step, loss, self._learning_rate, run.grad_norm, told)
         run.hear(state.global_step, told)
@@ -358,7 +362,7 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
                 code=ExitCode.CHECK_FAILED,
             )
             control.should_training_stop = True
-        if run.stop_requested:
+        if run.stopping:
             control.should_save = control.should_training_stop = True
         if save:
             control.should_save = True
@@ -370,7 +374,7 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         run = self._run
-        if run.on_epoch is None or run.stop_requested:
+        if run.on_epoch is None or run.stopping:
             return
         self._line.close()
         # Whatever is scored and drawn in there, the next step's dropout stays the same.

@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 
 from soup_git.errors import FatalError
+from soup_git.storage.workers import is_worker
 from soup_git.training.schema import SoupConfig
 
 # Without these a library phones home, or prints a progress bar into a log.
@@ -24,6 +25,8 @@ _QUIET = {
 }
 # MKL and ATen then take the same code path on every x86 CPU.
 _PORTABLE = {"MKL_CBWR": "COMPATIBLE", "ATEN_CPU_CAPABILITY": "default"}
+# Where a process stands among others, in torch's words.
+_PLACE = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 # cuBLAS is deterministic only with a fixed workspace.
 _EXACT_GPU = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 
@@ -63,6 +66,11 @@ def quiet_bitsandbytes() -> None:
 def prepare_process(config: SoupConfig) -> None:
     """Set what torch and the hub client read once, at import. Call it before either is."""
     os.environ.update(_QUIET)
+    for name in list(os.environ):
+        # accelerate and torch read settings from here that soup.yaml does not have: they would
+        # change the bytes of a run, or let it wait for processes that nobody starts.
+        if name.startswith("ACCELERATE_") or (name in _PLACE and not is_worker()):
+            del os.environ[name]
     quiet_bitsandbytes()
     wanted = _PORTABLE if config.training.reproducible == "portable" else _EXACT_GPU
     late = {k for k, v in wanted.items() if os.environ.get(k) != v}

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from soup_git.storage.workers import is_worker
@@ -38,7 +39,9 @@ class Processes:
         if self.count > 1:
             from accelerate import PartialState
 
-            PartialState(cpu=device == "cpu")
+            # A gate may score for longer than torch's ten minutes; whoever is lost is noticed by
+            # whoever started them all.
+            PartialState(cpu=device == "cpu", timeout=timedelta(days=7))
 
     def wait(self) -> None:
         """Go on when every process has come this far."""

@@ -159,18 +159,6 @@ def check_device(config: SoupConfig, found: str | None, device: str) -> None:
         )
 
 
-def check_loaded(model: Any, config: SoupConfig) -> None:
-    """Refuse a base that config.json says is in few bits, and whose weights are not."""
-    for name, module in model.named_modules():
-        in_bits = type(module).__name__ in {"Linear4bit", "Linear8bitLt"}
-        if in_bits and type(module.weight).__name__ == "Parameter":
-            raise config.refuse(
-                "base",
-                f"{config.base} is said to be in bitsandbytes' bits, and the weights of {name} are not",
-                hint="take quantization_config out of its config.json, or get the base anew",
-            )
-
-
 def versions(config: SoupConfig, found: str | None) -> dict[str, str]:
     """The versions of what quantizes: they decide the bytes of a run as well."""
     names = [pip_name for _, pip_name in FORMATS[found].packages] if found else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import logging
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -187,7 +188,7 @@ def _facts(here: Machine, task: Task) -> dict[str, Any]:
 def _lowest_eval(run: Run, step: int) -> int | None:
     """With early stopping, the step of the lowest validation loss; says so if it stopped."""
     training, evals = run.config.training, run.curve.evals
-    best = endings.lowest(evals, training.early_stop_threshold)
+    best = endings.lowest(evals)
     if training.early_stop_patience is None or best is None:
         return None
     at = int(evals[best]["step"])
@@ -206,7 +207,10 @@ def _quiet_libraries() -> None:
     import transformers
 
     warnings.filterwarnings(
-        "ignore", category=FutureWarning, module="transformers|trl|peft|torch.distributed|deepspeed"
+        "ignore",
+        category=FutureWarning,
+        module="transformers|trl|peft|torch.distributed|deepspeed|accelerate",
     )
+    logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()

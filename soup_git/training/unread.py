@@ -83,7 +83,7 @@ _NEEDS: dict[str, tuple[Need, ...]] = {
     "eval_on_start": (_VALIDATION,),
     "num_generations_eval": (_VALIDATION,),
     "packing_strategy": (_PACKING,),
-    "eval_packing": (_PACKING, _VALIDATION),
+    "eval_packing": (_VALIDATION,),
     "gradient_checkpointing_kwargs": (_CHECKPOINTING,),
     "liger_kernel_config": (_trl("use_liger_kernel"),),
     "dataloader_prefetch_factor": (_trl("dataloader_num_workers"),),

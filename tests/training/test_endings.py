@@ -66,6 +66,15 @@ def test_training_stops_when_the_validation_loss_rises_and_keeps_the_lowest(
     assert (again.steps, again.weights_sha256) == (report.steps, report.weights_sha256)
 
 
+def test_the_lowest_is_told_whatever_counts_as_lower(workspace: Path) -> None:
+    """A fall that is too small to go on for is still the lowest so far."""
+    report = run(
+        workspace, *EVERY_STEP, "training.early_stop_patience=3",
+        "training.early_stop_threshold=100.0", "training.warmup_steps=0", "training.lr=1e-3",
+    )  # fmt: skip
+    assert (report.steps, report.lowest_eval_step) == (4, 4)
+
+
 def test_a_healthy_training_ends_at_its_last_step(workspace: Path) -> None:
     report = run(
         workspace, *EVERY_STEP, "training.early_stop_patience=2", "training.loss_watchdog=true",
@@ -149,7 +158,6 @@ def test_a_file_asks_for_a_checkpoint_and_goes(workspace: Path) -> None:
     class Touch(TrainerCallback):  # type: ignore[misc]
         def on_step_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
             if state.global_step == 4:
-                trigger.parent.mkdir(exist_ok=True)
                 trigger.touch()
             else:
                 assert not trigger.exists()

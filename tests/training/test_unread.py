@@ -50,8 +50,7 @@ def problems(text: str) -> str:
         ("trl: {length_column_name: n}", "length_column_name: is not taken: rows have no such"),
         ("trl: {bf16_full_eval: true}", "bf16_full_eval: is not taken: the last validation would"),
         ("trl: {eval_accumulation_steps: 2}", "eval_accumulation_steps: is not taken: no metric"),
-        ("trl: {eval_packing: true}", "eval_packing: has no effect: it needs packing: true"),
-        ("trl: {packing_strategy: wrapped}", "packing_strategy: has no effect: it needs packing"),
+        ("trl: {packing_strategy: bfd}", "packing_strategy: has no effect: it needs packing"),
         (
             "trl: {gradient_checkpointing_kwargs: {use_reentrant: true}}",
             "gradient_checkpointing_kwargs: has no effect: it needs gradient_checkpointing: true",
@@ -183,7 +182,7 @@ def test_what_is_about_validation_needs_one(option: str) -> None:
         ("sft", "scheduler: constant, warmup_steps: 0"),
         ("sft", "scheduler: constant_with_warmup, warmup_steps: 3"),
         ("sft", "scheduler: polynomial, trl: {lr_scheduler_kwargs: {power: 2.0}}"),
-        ("sft", f"packing: true, {SMOOTHED.replace('{', '{packing_strategy: wrapped, ')}"),
+        ("sft", f"packing: true, {SMOOTHED.replace('{', '{packing_strategy: bfd_split, ')}"),
         ("sft", "trl: {eval_packing: false, use_liger_kernel: false}"),
         ("sft", "optimizer: sgd, trl: {optim_args: 'momentum=0.9, nesterov=true'}"),
         ("sft", "trl: {train_sampling_strategy: group_by_length, adam_beta1: 0.8}"),

@@ -153,18 +153,20 @@ def _check_sizes(config: SoupConfig, given: set[Where]) -> Iterator[tuple[Where,
         what = "answers are generated in whole groups of num_generations: give a multiple of it"
         yield ("training", "batch_size"), f"task {config.task} takes no auto: {what}"
         return
+    if training.launcher != "none" and training.num_processes is None:
+        return  # how many there are is known when they start; TRL counts them then
+    processes = training.num_processes or 1
     group = training.num_generations or (8 if config.task == "grpo" else 2)
     per_generation = trl.get("steps_per_generation", training.gradient_accumulation_steps)
-    batch = trl.get("generation_batch_size", training.batch_size * per_generation)
+    step = training.batch_size * training.gradient_accumulation_steps * processes
+    batch = trl.get("generation_batch_size", training.batch_size * per_generation * processes)
     blamed = "num_generations" if ("training", "num_generations") in given else "batch_size"
     if not all(isinstance(n, int) and n > 0 for n in (per_generation, batch)):
         return  # TRL's own check says it better
     if batch % group:
         what = f"{batch} answers are generated at once, which is not a multiple of {group}"
         yield ("training", blamed), f"{what} (num_generations)"
-    if trl.get("num_iterations", 1) != 1 or batch != (
-        training.batch_size * training.gradient_accumulation_steps
-    ):
+    if trl.get("num_iterations", 1) != 1 or batch != step:
         where = ("training", "trl")
         yield where, "answers that last for several steps could not be resumed to the same bytes"
 
