@@ -130,6 +130,11 @@ def check(config: SoupConfig, given: set[Where]) -> Iterator[tuple[Where, str]]:
         yield (*at, "deepspeed"), "excludes fsdp: give one of them"
     if training.fsdp_layers and training.fsdp_min_num_params is not None:
         yield (*at, "fsdp_min_num_params"), "excludes fsdp_layers: give one of them"
+    if training.launcher != "none" and config.task == "embedding":
+        yield (
+            (*at, "launcher"),
+            "sentence-transformers' batches do not divide evenly: it drops the rows of the last ones",
+        )
     if training.deepspeed and training.relora_steps is not None:
         yield (
             (*at, "relora_steps"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import logging
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -211,6 +210,5 @@ def _quiet_libraries() -> None:
         category=FutureWarning,
         module="transformers|trl|peft|torch.distributed|deepspeed|accelerate",
     )
-    logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()

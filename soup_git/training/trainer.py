@@ -43,7 +43,7 @@ def build(material: Material, here: Machine, peft_model: Any, state_dir: Path) -
     try:
         trainer = with_exactness(load(task.trainer))(
             model=peft_model,
-            args=_arguments(task, options),
+            args=load(task.config)(**options),
             train_dataset=table(train_set),
             eval_dataset=table(eval_set),
             processing_class=reading.tokenizer,
@@ -66,13 +66,6 @@ def build(material: Material, here: Machine, peft_model: Any, state_dir: Path) -
     else:
         trainer.args.eval_steps = training.eval_steps
     return trainer
-
-
-def _arguments(task: Task, options: dict[str, Any]) -> Any:
-    arguments = load(task.config)(**options)
-    # sentence-transformers drops rows where several processes train; accelerate evens them out.
-    arguments.dataloader_drop_last = options.get("dataloader_drop_last", False)
-    return arguments
 
 
 def _everyones(config: SoupConfig, here: Machine, state_dir: Path) -> dict[str, Any]:

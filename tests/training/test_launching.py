@@ -121,6 +121,7 @@ def test_deepspeed_that_is_not_installed_says_which_extra(workspace: Path) -> No
             [*LAUNCHED, "training.fsdp=full_shard", "task=grpo", "training.reward_fn=accuracy"],
             "task: excludes training.fsdp: grpo answers by itself",
         ),
+        ([*LAUNCHED, "task=embedding"], "launcher: sentence-transformers' batches do not divide"),
         (["training.launcher=torchrun"], "launcher: should be 'none' or 'accelerate'"),
         ([*LAUNCHED, "training.num_processes=0"], "num_processes: should be"),
     ],
