@@ -116,25 +116,16 @@ def read_own_checkpoints(config: SoupConfig) -> None:
 def check(config: SoupConfig, given: set[Where]) -> Iterator[tuple[Where, str]]:
     """What the file alone tells."""
     training, at = config.training, ("training",)
-    keys = ("num_processes", "fsdp", "deepspeed")
-    if training.launcher == "none":
-        for key in keys:
-            if getattr(training, key) is not None:
-                yield (*at, key), "needs training.launcher: accelerate"
-    for key, needed in (
-        ("fsdp_layers", "fsdp"), ("fsdp_min_num_params", "fsdp"), ("deepspeed_zero", "deepspeed"),
-    ):  # fmt: skip
-        if (*at, key) in given and getattr(training, needed) is None:
-            yield (*at, key), f"needs training.{needed}"
-    if training.fsdp and training.deepspeed:
-        yield (*at, "deepspeed"), "excludes fsdp: give one of them"
-    if training.fsdp_layers and training.fsdp_min_num_params is not None:
-        yield (*at, "fsdp_min_num_params"), "excludes fsdp_layers: give one of them"
+    yield from _needs(config, given)
     if training.launcher != "none" and config.task == "embedding":
         yield (
             (*at, "launcher"),
             "sentence-transformers' batches do not divide evenly: it drops the rows of the last ones",
         )
+    if training.fsdp and training.deepspeed:
+        yield (*at, "deepspeed"), "excludes fsdp: give one of them"
+    if training.fsdp_layers and training.fsdp_min_num_params is not None:
+        yield (*at, "fsdp_min_num_params"), "excludes fsdp_layers: give one of them"
     if training.deepspeed and training.relora_steps is not None:
         yield (
             (*at, "relora_steps"),
@@ -142,6 +133,19 @@ def check(config: SoupConfig, given: set[Where]) -> Iterator[tuple[Where, str]]:
         )
     if split := _splits_the_model(config):
         yield from ((w, f"excludes training.{split}: {why}") for w, why in _whole_models(config))
+
+
+def _needs(config: SoupConfig, given: set[Where]) -> Iterator[tuple[Where, str]]:
+    """Options that do nothing without another."""
+    training, at = config.training, ("training",)
+    for key in ("num_processes", "fsdp", "deepspeed"):
+        if training.launcher == "none" and getattr(training, key) is not None:
+            yield (*at, key), "needs training.launcher: accelerate"
+    for key, needed in (
+        ("fsdp_layers", "fsdp"), ("fsdp_min_num_params", "fsdp"), ("deepspeed_zero", "deepspeed"),
+    ):  # fmt: skip
+        if (*at, key) in given and getattr(training, needed) is None:
+            yield (*at, key), f"needs training.{needed}"
 
 
 def _splits_the_model(config: SoupConfig) -> str:
