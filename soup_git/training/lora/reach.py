@@ -102,6 +102,7 @@ def after(peft_model: Any, config: SoupConfig) -> None:
             raise config.refuse(f"training.lora.{key}.{pattern}", why)
     _check_targets(adapted, config)
     _check_layers(adapted, parameters, config)
+    _check_ranks(peft_model, config)
     for name in parameters:
         # What PEFT makes of the experts' old names, all-linear among them, knows no exceptions.
         if surgery.named(name.rpartition(".")[0], lora.exclude_modules):
@@ -132,6 +133,23 @@ def _check_targets(adapted: list[str], config: SoupConfig) -> None:
                 "training.lora.target_modules",
                 f"{wanted} gets no adapter: modules_to_save means it too, and trains all of it",
             )
+
+
+def _check_ranks(peft_model: Any, config: SoupConfig) -> None:
+    """An init that takes its factors from W has no more of them than W's smaller side: what is
+    saved would have another rank there than adapter_config.json says."""
+    if not config.training.lora.mutates_base:
+        return
+    for name, module in peft_model.named_modules():
+        for factor in getattr(module, "lora_A", {}).values():
+            rank, asked = int(factor.weight.shape[0]), int(module.r["default"])
+            if rank < asked:
+                plain = name.removeprefix("base_model.model.")
+                raise config.refuse(
+                    "training.lora.r",
+                    f"{asked} is more than {config.training.lora.init} finds in {plain}: {rank}",
+                    hint=f"r: {rank}, or rank_pattern: {{{plain.rpartition('.')[2]}: {rank}}}",
+                )
 
 
 def _check_layers(adapted: list[str], parameters: list[str], config: SoupConfig) -> None:

@@ -131,3 +131,15 @@ def test_trained_tokens_of_tied_embeddings_are_refused() -> None:
         llama(tied=True), lora
     )
     assert adapter.attach(llama(), config(f"r: 2, {lora}"))
+
+
+@pytest.mark.parametrize("init", ["pissa", "olora"])
+def test_an_init_from_weights_has_no_more_ranks_than_they_have(init: str) -> None:
+    wide = f"init_strategy: {init}, target_modules: [q_proj]"
+    with pytest.raises(FatalError) as caught:
+        adapter.attach(llama(), config(f"r: 24, {wide}"))
+    found = f"training.lora.r: 24 is more than {init} finds in model.layers.0.self_attn.q_proj: 16"
+    assert found in str(caught.value)
+    assert "rank_pattern: {q_proj: 16}" in caught.value.hint
+    adapter.attach(llama(), config(f"r: 24, {wide}, rank_pattern: {{q_proj: 16}}"))
+    adapter.attach(llama(), config("r: 24, target_modules: [q_proj]"))
