@@ -16,6 +16,7 @@ from soup_git.core.trainconfig import CONFIG_FILE, parse_config_pins
 from soup_git.errors import ExitCode, FatalError
 from soup_git.render.report import Table, say
 from soup_git.storage.files import target_inside, write_atomically
+from soup_git.storage.runevidence import STOPPED
 from soup_git.storage.runs import LOCKS
 from soup_git.storage.snapshot import inside_folder
 from soup_git.storage.workspace import Workspace
@@ -81,7 +82,7 @@ def _code_of_failure(state: Path, code: int, began: float) -> ExitCode:
     """DVC's code is the same whatever the stage ended with."""
     if code == ExitCode.INTERRUPTED:
         return ExitCode.INTERRUPTED
-    stopped = state / "stopped.json"  # by a gate or the watchdog: training/checkpoints.py
+    stopped = state / STOPPED  # by a gate or the watchdog
     if stopped.is_file() and stopped.stat().st_mtime >= began - 0.02:  # a file's clock is coarse
         return ExitCode.CHECK_FAILED
     return ExitCode.FATAL

@@ -32,6 +32,8 @@ class WhyReport:
     commit: str | None
     task: str
     is_finished: bool
+    stopped: str | None
+    """Why a gate or the watchdog ended it."""
     steps: int
     points: int
     first_loss: float | None
@@ -47,7 +49,7 @@ class WhyReport:
         head = f"{self.source}: {self.task}, {counted(self.steps, 'step')}{state}"
         if self.first_loss is not None and self.last_loss is not None:
             head += f", loss {self.first_loss:.4g} to {self.last_loss:.4g}"
-        parts: list[Table | str] = [head]
+        parts: list[Table | str] = [head, *([self.stopped] if self.stopped else [])]
         for finding in self.findings:
             parts += [
                 "",
@@ -66,7 +68,8 @@ class WhyReport:
 def why(workspace: Workspace, spec: str | None, adapter: str | None) -> tuple[WhyReport, ExitCode]:
     """Diagnose the run that `spec` names; without one the work tree's, else the newest.
 
-    The code is 1 when a finding is a problem; warnings alone are 0.
+    The code is 1 when a finding is a problem, or a gate or the watchdog ended the run; warnings
+    alone are 0.
     """
     records = _records(workspace, spec, adapter)
     task, settings = _settings(records.config)
@@ -83,7 +86,7 @@ def why(workspace: Workspace, spec: str | None, adapter: str | None) -> tuple[Wh
     )
     found = diagnose(evidence)
     return _report(records, evidence, found), (
-        ExitCode.CHECK_FAILED if found.is_sick else ExitCode.OK
+        ExitCode.CHECK_FAILED if found.is_sick or records.stopped else ExitCode.OK
     )
 
 
@@ -95,6 +98,7 @@ def _report(records: Records, evidence: Evidence, found: Diagnosis) -> WhyReport
         commit=records.commit,
         task=evidence.task,
         is_finished=records.is_finished,
+        stopped=records.stopped or None,
         steps=evidence.steps,
         points=len(points),
         first_loss=points[0].loss if points else None,

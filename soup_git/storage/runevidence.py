@@ -27,6 +27,8 @@ from soup_git.storage.workspace import Workspace
 LOSS, EVAL_LOSS, METRICS = "plots/loss.csv", "plots/eval_loss.csv", "metrics.json"
 FAILED = "failed.json"
 """In a run's state folder: its curve, and the step whose loss was not finite."""
+STOPPED = "stopped.json"
+"""There too: why a gate or the watchdog ended it (training/checkpoints.py)."""
 _LATEST = 3
 _SAME = 1e-4  # trailers and curves have six digits
 
@@ -45,6 +47,8 @@ class Records:
     metrics: Mapping[str, float] = field(default_factory=dict)
     config: bytes | None = None
     failed_at: int | None = None
+    stopped: str = ""
+    """Why a gate or the watchdog ended it."""
     checkpoints: Sequence[int] = ()
 
 
@@ -136,6 +140,7 @@ def _with_state(workspace: Workspace, found: Records) -> Records:
 
 
 def _from_state(state: Path, found: Records) -> Records:
+    found = replace(found, stopped=str(_json(bytes_of(state / STOPPED)).get("why", "")))
     files = [
         state / FAILED,
         *sorted(state.glob("checkpoint-*/curve.json"), key=_step, reverse=True),
@@ -204,7 +209,8 @@ def interrupted(workspace: Workspace, adapter: str, config: bytes | None) -> Rec
         return of_run(workspace, str(known["run"]))
     empty = Records(f"the interrupted training of {adapter}", is_finished=False, config=config)
     found = _from_state(state, empty)
-    return found if found.points or found.failed_at is not None else None
+    is_known = found.points or found.failed_at is not None or found.stopped
+    return found if is_known else None
 
 
 # -- reading ----------------------------------------------------------------------------------

@@ -213,6 +213,7 @@ class Run:
     def failed(self, step: int | None) -> None:
         """Keep the curve of a run that ends here, at `step` if its loss is not finite there, for
         `git soup why`."""
+        self.curve.end(int(self.trainer.state.global_step))
         checkpoints.note_failure(self.state_dir, asdict(self.curve) | {"failed_at": step})
 
     def hear(self, step: int, told: Mapping[str, float]) -> None:

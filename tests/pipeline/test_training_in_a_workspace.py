@@ -695,6 +695,8 @@ def test_a_watchdog_ends_with_1(trained: Path) -> None:
     for _ in range(2):
         said = run("git-soup", "train", cwd=trained, expect=1)
         assert "stopped by its watchdog" in said
+    why = run("git-soup", "why", cwd=trained, expect=1)
+    assert "not finished" in why and "training was stopped by its watchdog: the loss was" in why
     configure(trained, ("lr: 1e-3", "lr: -1"))
     assert "training.lr" in run("git-soup", "train", cwd=trained, expect=128)
 

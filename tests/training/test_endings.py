@@ -99,7 +99,7 @@ def test_the_watchdog_fails_a_training_and_does_not_let_it_go_on(workspace: Path
     assert "at step 5" in str(caught.value)
     assert not (workspace / "output" / "adapter_model.safetensors").exists()
     kept = json.loads((workspace.parent / "state" / "failed.json").read_text())
-    assert [point["step"] for point in kept["points"]] == [2, 4]
+    assert [point["step"] for point in kept["points"]] == [2, 4, 5]
     with pytest.raises(FatalError, match=stopped):
         run(workspace, *watched)
     report = run(workspace, "training.loss_watchdog=true", "training.loss_watchdog_threshold=50.0")
