@@ -256,7 +256,6 @@ class Run:
         """Look for `TRIGGER` in `folder`, from now on."""
         self.trigger = folder / TRIGGER
         if self.processes.is_main:
-            folder.mkdir(parents=True, exist_ok=True)  # for whoever wants to put it there
             self.trigger.unlink(missing_ok=True)
 
     def asked_for_a_checkpoint(self) -> bool:

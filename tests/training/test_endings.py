@@ -158,6 +158,7 @@ def test_a_file_asks_for_a_checkpoint_and_goes(workspace: Path) -> None:
     class Touch(TrainerCallback):  # type: ignore[misc]
         def on_step_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
             if state.global_step == 4:
+                trigger.parent.mkdir(exist_ok=True)
                 trigger.touch()
             else:
                 assert not trigger.exists()

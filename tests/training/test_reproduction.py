@@ -82,7 +82,7 @@ def test_one_digest_whatever_kills_the_run_and_when(workspace: Path) -> None:
     other, starved, ended = drive(
         workspace, 2, {"state": "another hash seed"},
         {"state": "starved", "config": "huge.yaml", "probe_within": 24 << 20},
-        {"state": "ended", "config": "many.yaml", "search_within": 48 << 20},
+        {"state": "ended", "config": "many.yaml", "search_within": 96 << 20},
     )  # fmt: skip
     assert result(other) == result(whole)
     # A probe that gets no more memory says so, and ends with 1.
