@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import random
 import shutil
 import signal
@@ -314,11 +315,17 @@ class Run:
             return
 
         def stop(number: int, _frame: Any) -> None:
+            if number in heard:
+                signal.signal(number, previous[number])
+                os.kill(os.getpid(), number)
+                return
+            # Answered here until the end, so that git records what is saved whoever is signalled.
+            heard.add(number)
             self.stop_requested = True
             if self.processes.is_main:
                 sys.stderr.write("\nstopping after this step, with a checkpoint; again to kill\n")
-            signal.signal(number, previous[number])
 
+        heard: set[int] = set()
         numbers = (signal.SIGINT, signal.SIGTERM)
         previous: dict[int, Any] = {number: signal.signal(number, stop) for number in numbers}
         try:
