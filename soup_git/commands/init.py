@@ -21,6 +21,7 @@ from soup_git.core.templates import (
     Template,
     template_named,
 )
+from soup_git.core.trainconfig import parse_config_pins
 from soup_git.data.formats import FORMATS
 from soup_git.errors import ExitCode, FatalError
 from soup_git.render.report import Table
@@ -230,18 +231,26 @@ def _pipeline(git: GitRepo, start: Start) -> _Part:
 
     configs = [name for name in texts if name.endswith((_SOUP, PIPELINE))]
     own = [name for name in configs if name.endswith(_SOUP) and (git.root / name).exists()]
-    if own and start.given:
-        options = " and ".join(f"{option} {value}" for option, value in start.given.items())
-        raise FatalError(
-            f"{own[0]} is there already, and {options} would fill in a new one",
-            hint=f"edit {own[0]}, or git mv it away and type this again",
-        )
+    if _SOUP in own:  # the other configs of a template have data of their own
+        _refuse_others(_SOUP, (git.root / _SOUP).read_bytes(), start)
 
     def there() -> str:
         same = all((git.root / name).read_text("utf-8", "replace") == texts[name] for name in own)
         return "ok" if same else "kept"
 
     return _Part(", ".join(configs), missing, complete, start.template.summary, there)
+
+
+def _refuse_others(name: str, data: bytes, start: Start) -> None:
+    """Options that say something else than a config that is there, and stays."""
+    said = parse_config_pins(data, name)
+    there = {"--base": said.base, "--dataset": said.dataset}
+    others = [f"{o} {v}" for o, v in start.given.items() if there[o] not in {v, f"./{v}"}]
+    if others:
+        raise FatalError(
+            f"{name} is there already, and {' and '.join(others)} would fill in a new one",
+            hint=f"edit {name}, or git mv it away and type this again",
+        )
 
 
 def _next(start: Start | None, states: Sequence[PartState]) -> list[str]:

@@ -320,6 +320,8 @@ def test_a_config_that_is_there_is_kept_and_that_is_said(new, soup, git):
     filled = soup("init", "--template", "kto", "--base", "org/model", check=False)
     assert filled.returncode == 128
     assert "soup.yaml is there already, and --base org/model would fill in" in filled.stderr
+    same = soup("init", "--template", "kto", "--base", "Qwen/Qwen3-0.6B", check=False)
+    assert same.returncode == 0, same.stderr
     assert Path("soup.yaml").read_text() == before
 
 
