@@ -31,6 +31,11 @@ MAX_MANIFEST_BYTES = 64 << 20
 CONFLICT_NOTE = "# conflict: "
 """Starts the lines in which the merge driver says, at the top, why it could not merge."""
 
+FILE = "file"
+FACTS = ("base_load", FILE)
+"""Header keys of what `adapter_config.json` does not hold, in their order: how the base was loaded
+for the training (JSON), and the files beside the weights (`NAME sha256:HEX`, a line for each)."""
+
 # Spelled as `Tensor.line` spells them, so that equal tensors have equal lines: no leading
 # zeros, no sign, at most 6 digits in a norm.
 _NUMBER = r"(?:0|[1-9][0-9]{0,18})"
@@ -83,6 +88,11 @@ class Manifest:
         return next((value for name, value in self.header if name == key), None)
 
     @property
+    def facts(self) -> tuple[tuple[str, str], ...]:
+        """The header lines that no config gives, in order."""
+        return tuple(pair for pair in self.header if pair[0] in FACTS)
+
+    @property
     def base_model(self) -> str | None:
         base = self.get("base")
         return None if base in {None, "-"} else base
@@ -129,16 +139,17 @@ def make_manifest(
     weights_md5: str,
     weights_size: int,
     recipe: Sequence[str] = (),
+    facts: Iterable[tuple[str, str]] = (),
     where: str = CONFIG,
 ) -> Manifest:
     """The manifest of an adapter whose weights hold `tensors`.
 
-    Raises `FatalError` where PEFT could not load the adapter (`check_ranks`).
+    `facts` are the header lines that the config cannot give (`FACTS`), in any order. Raises `FatalError` where PEFT could not load the adapter (`check_ranks`).
     """
     ordered = tuple(sorted(tensors, key=lambda tensor: tensor.name))
     check_ranks(config, ordered, where)
     return Manifest(
-        header=tuple(_header(config, ordered)),
+        header=tuple(_header(config, ordered, facts)),
         weights_md5=weights_md5,
         weights_size=weights_size,
         recipe=tuple(recipe),
@@ -157,6 +168,7 @@ def agrees(manifest: Manifest, config: AdapterConfig, where: str = CONFIG) -> bo
         weights_md5=manifest.weights_md5,
         weights_size=manifest.weights_size,
         recipe=manifest.recipe,
+        facts=manifest.facts,
         where=where,
     )
     return expected == manifest
@@ -173,7 +185,7 @@ def config_bytes(header: Iterable[tuple[str, str]]) -> bytes:
             raw["peft_type"] = value.upper()
         elif key == "base":
             raw["base_model_name_or_path"] = None if value == "-" else _words(value)
-        elif key != "module":
+        elif key != "module" and key not in FACTS:
             raw[_CONFIG_KEYS.get(key, key)] = _value(value)
     return json.dumps(raw, sort_keys=True, separators=(",", ":")).encode()
 
@@ -194,7 +206,9 @@ def _value(value: str) -> Any:
         return value
 
 
-def _header(config: AdapterConfig, tensors: Sequence[Tensor]) -> Iterable[tuple[str, str]]:
+def _header(
+    config: AdapterConfig, tensors: Sequence[Tensor], facts: Iterable[tuple[str, str]]
+) -> Iterable[tuple[str, str]]:
     yield "peft", config.peft_type.lower()
     yield "base", _one_word(config.base_model or "-")
     if config.rank is not None:
@@ -209,6 +223,7 @@ def _header(config: AdapterConfig, tensors: Sequence[Tensor]) -> Iterable[tuple[
             yield "alpha_pattern", _json(config.alpha_pattern)
     for key, value in config.options.items():
         yield key, _json(value)
+    yield from sorted(facts, key=lambda fact: (FACTS.index(fact[0]), fact[1]))
     modules: dict[str, list[Tensor]] = {}
     for tensor in tensors:
         modules.setdefault(tensor.module, []).append(tensor)
@@ -330,7 +345,7 @@ def _parse_header(
     """The header's lines, the `weights` line, the recipe, and what the `tensors` line claims."""
     pairs = [_parse_pair(line, where, number) for number, line in enumerate(lines, start=2)]
     keys = [key for key, _ in pairs]
-    once = Counter(key for key in keys if key not in {"module", "recipe"})
+    once = Counter(key for key in keys if key not in {"module", "recipe", FILE})
     for key, count in once.items():
         if count > 1:
             raise FatalError(f"{where}: a second `{key}` line", hint=_hint(where))

@@ -16,7 +16,7 @@ from itertools import groupby
 from typing import Literal, TypeVar
 
 from soup_git.core.adapter import AdapterConfig, parse_adapter_config
-from soup_git.core.manifest import Manifest, Tensor, config_bytes
+from soup_git.core.manifest import FACTS, FILE, Manifest, Tensor, config_bytes
 from soup_git.errors import ExitCode, FatalError
 
 MEAN = "mean"
@@ -124,6 +124,8 @@ class Decision:
     """The merged header as an adapter's config (`config_bytes`)."""
     choices: tuple[Choice, ...]
     clashes: tuple[Clash, ...]
+    facts: tuple[tuple[str, str], ...] = ()
+    """The merged header's lines that no config holds."""
 
     @property
     def combined(self) -> list[Choice]:
@@ -151,7 +153,8 @@ def decide(origin: Manifest, sides: Sequence[Manifest]) -> Decision:
     header, clashes = _merged_header(origin, sides)
     if clashes:
         return Decision(b"", (), tuple(clashes))
-    raw = config_bytes(header)
+    facts = _facts_of(header)
+    raw = config_bytes(pair for pair in header if not pair[0].startswith(f"{FILE} "))
     merged = parse_adapter_config(raw, "the merged header")
     configs = [_config_of(side) for side in sides]
     versions = [modules_of(side) for side in sides]
@@ -168,7 +171,7 @@ def decide(origin: Manifest, sides: Sequence[Manifest]) -> Decision:
             reason = _scaling_reason(name, merged, configs, choice)
         if reason is not None:
             clashes.append(Clash(name, reason))
-    return Decision(raw, tuple(choices), tuple(clashes))
+    return Decision(raw, tuple(choices), tuple(clashes), facts)
 
 
 def whole(decision: Decision, origin: Manifest, sides: Sequence[Manifest]) -> Manifest | None:
@@ -303,6 +306,8 @@ def _merged_header(
     changed = sum(side.tensors != origin.tensors for side in sides)
     for key in [] if clashes or changed < 2 else dict(merged).keys() | before.keys():
         values = [head.get(key) for head in heads]
+        if key.startswith(f"{FILE} "):
+            continue
         if key not in _PER_MODULE and len(set(values)) > 1:
             reason = f"{key} is {_listed(values)}, and both sides changed the weights"
             clashes.append(Clash("", reason))
@@ -313,7 +318,26 @@ def _merged_header(
 
 
 def _scalars(manifest: Manifest) -> dict[str, str]:
-    return {key: value for key, value in manifest.header if key != "module"}
+    """Header key -> value; the files beside the weights are keys of their own (`file NAME`)."""
+    found = {}
+    for key, value in manifest.header:
+        if key == FILE:
+            name, _, digest = value.rpartition(" ")
+            found[f"{FILE} {name}"] = digest
+        elif key != "module":
+            found[key] = value
+    return found
+
+
+def _facts_of(merged: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """The inverse of `_scalars`, of the lines that no config holds."""
+    return tuple(
+        (FILE, f"{key.removeprefix(f'{FILE} ')} {value}")
+        if key.startswith(f"{FILE} ")
+        else (key, value)
+        for key, value in merged
+        if key.partition(" ")[0] in FACTS
+    )
 
 
 def _config_of(manifest: Manifest) -> AdapterConfig:

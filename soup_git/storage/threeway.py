@@ -171,6 +171,7 @@ class Merger:
             weights_md5=found.md5,
             weights_size=found.size,
             recipe=recipe_lines(self.how, settings_of(self.how), origin, weighted),
+            facts=decision.facts,
         )
         return manifest, residual
 
@@ -246,6 +247,7 @@ def _with_header(taken: Manifest, decision: Decision) -> Manifest:
         weights_md5=taken.weights_md5,
         weights_size=taken.weights_size,
         recipe=taken.recipe,
+        facts=decision.facts,
         where="the merged header",
     )
 
