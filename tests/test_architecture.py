@@ -196,7 +196,8 @@ def core_that_reads_or_writes(sources: list[Source]) -> list[str]:
 
 HOMES = {
     # shell.py types the demo's commands for a user, workers.py starts the processes of one
-    # training, probes.py runs the user's own eval command, rewards/ runs the user's reward function and code that a model wrote, gh.py GitHub's program;
+    # training, probes.py runs the user's own eval command, rewards/ runs the user's reward function and code that a model wrote, gh.py GitHub's program,
+    # underway.py asks `ps` who started it;
     # they ask git and DVC nothing.
     "subprocess": {
         "soup_git.evaluation.probes",
@@ -204,6 +205,7 @@ HOMES = {
         "soup_git.storage.gitrepo",
         "soup_git.storage.dvcrepo",
         "soup_git.storage.shell",
+        "soup_git.storage.underway",
         "soup_git.storage.workers",
         "soup_git.training.rewards.sandbox",
         "soup_git.training.rewards.workspacefile",

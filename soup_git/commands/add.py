@@ -30,6 +30,7 @@ from soup_git.errors import FatalError
 from soup_git.render.report import Table, say, size
 from soup_git.storage.dvcfiles import POINTER_SUFFIX, pointer_text
 from soup_git.storage.files import inside, write_atomically
+from soup_git.storage.manifests import ManifestIndex
 from soup_git.storage.resolver import no_weights
 from soup_git.storage.snapshot import inside_folder
 from soup_git.storage.weights import Fingerprint, read_header
@@ -72,6 +73,8 @@ def add(workspace: Workspace, folders: Sequence[Path]) -> AddReport:
     ]
     stage = [file for adapter in added for file in _files_to_stage(adapter.path)]
     workspace.git.index.stage(*stage)
+    texts = [Path(workspace.root, inside_folder(adapter.path, MANIFEST)) for adapter in added]
+    ManifestIndex(workspace.git).remember(parse_manifest(t.read_bytes(), str(t)) for t in texts)
     return AddReport(added)
 
 

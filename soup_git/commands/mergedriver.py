@@ -1,6 +1,7 @@
 """git's merge driver for what git-soup versions: called per file, told nothing but three texts.
 
-It answers in merge, rebase, cherry-pick, revert, stash pop and merge-tree alike. A clean merge
+In a merge both sides' steps are joined as `git config soup.merge.*` says; whatever puts a step
+elsewhere (rebase, cherry-pick, revert, stash pop) adds theirs to ours, whole. A clean merge
 replaces `ours`; a conflict leaves both sides marked in it, and git's own ways out work.
 """
 
@@ -15,7 +16,7 @@ from soup_git.commands.fetching import fetch_missing
 from soup_git.core.lock import LOCK, parse_lock
 from soup_git.core.manifest import CONFLICT_NOTE, MANIFEST, parse_manifest
 from soup_git.core.text import printable
-from soup_git.core.threeway import ConflictError, summarised
+from soup_git.core.threeway import STEP, ConflictError, summarised
 from soup_git.core.waysout import take_one_side
 from soup_git.errors import FatalError
 from soup_git.render.report import say
@@ -23,6 +24,7 @@ from soup_git.storage.gitformats import heads_being_merged
 from soup_git.storage.snapshot import DVC_LOCK
 from soup_git.storage.textmerge import MergedText, in_conflict
 from soup_git.storage.threeway import Merged, Merger
+from soup_git.storage.underway import operation
 from soup_git.storage.workspace import Workspace
 
 _ROWS_IN_CONFLICT = 10
@@ -50,9 +52,9 @@ def drive(origin: Path, ours: Path, theirs: Path, path: str) -> int:
     texts = Texts(path, origin.read_bytes(), [ours.read_bytes(), theirs.read_bytes()])
     workspace = Workspace.open()
     try:
-        merged = merge_file(
-            workspace, Merger(workspace, fetch_missing), texts, lambda: _names(workspace)
-        )
+        is_replay = operation(workspace.git, path, [texts.origin, *texts.sides]) == "replay"
+        merger = Merger(workspace, fetch_missing, STEP if is_replay else None)
+        merged = merge_file(workspace, merger, texts, lambda: _names(workspace))
     except FatalError as error:
         ours.write_bytes(_marked(workspace, texts, error))
         say(f"  conflict in {path}: {error}")
@@ -129,7 +131,8 @@ def _summary(merger: Merger, merged: Merged, names: Names) -> str:
     text = f"{len(merged.choices)} modules: {', '.join(parts)}"
     if not counts["combined"]:
         return text
-    how = [f"{merger.how.strategy} from merge base{names.base}"]
+    is_step = merger.how is STEP
+    how = ["their step, whole" if is_step else f"{merger.how.strategy} from merge base{names.base}"]
     rank = merged.manifest.get("rank")
     how += [f"rank {rank}"] if rank else []
     if merged.residual is not None:

@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import groupby
 from typing import Literal, TypeVar
 
@@ -69,6 +70,11 @@ class Combination:
                 hint="one for all sides, or one for each, ours first",
             )
         return list(found)
+
+
+STEP = Combination(weights="1")
+"""Ours + (theirs − origin): what it means to pick, revert, rebase or stash a step, and no setting's
+business. Settings say how two trainings are joined; a step that is put elsewhere is put there whole."""
 
 
 def parse_combination(settings: Mapping[str, str]) -> Combination:
@@ -156,7 +162,7 @@ def decide(origin: Manifest, sides: Sequence[Manifest]) -> Decision:
     facts = _facts_of(header)
     raw = config_bytes(pair for pair in header if not pair[0].startswith(f"{FILE} "))
     merged = parse_adapter_config(raw, "the merged header")
-    configs = [_config_of(side) for side in sides]
+    configs = [config_of(side) for side in sides]
     versions = [modules_of(side) for side in sides]
     before = modules_of(origin)
     choices = []
@@ -191,6 +197,24 @@ def whole(decision: Decision, origin: Manifest, sides: Sequence[Manifest]) -> Ma
     # Files of equal tensors may differ in their metadata: the one that somebody changed.
     fresh = [side for side in equal if side.weights_md5 != origin.weights_md5] or equal
     return min(fresh, key=lambda side: side.weights_md5, default=None)
+
+
+def distinct(
+    choice: Choice, sides: Sequence[Manifest], weights: Sequence[float | None]
+) -> list[tuple[int, Fraction]]:
+    """The versions of a module that are combined: a side and its weight.
+
+    Of sides with equal bytes it is the first, with the largest of their weights; a weight that
+    is None is an equal share of the versions that differ.
+    """
+    found: dict[_Group, list[int]] = {}
+    for i in choice.changed_by:
+        found.setdefault(modules_of(sides[i])[choice.module], []).append(i)
+    share = Fraction(1, len(found))
+    return [
+        (alike[0], max(share if (w := weights[i]) is None else Fraction(w) for i in alike))
+        for alike in found.values()
+    ]
 
 
 def sorted_by_name(tensors: Iterable[Tensor]) -> _Group:
@@ -340,7 +364,8 @@ def _facts_of(merged: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _config_of(manifest: Manifest) -> AdapterConfig:
+def config_of(manifest: Manifest) -> AdapterConfig:
+    """The config that a manifest's header gives."""
     return parse_adapter_config(config_bytes(manifest.header), "its header")
 
 

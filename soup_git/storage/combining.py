@@ -23,7 +23,7 @@ from soup_git.arithmetic.lowrank import LowRank, weighted_sum
 from soup_git.arithmetic.merging import Task, merge
 from soup_git.arithmetic.strategies import STRATEGIES, Linear, Strategy, as_given
 from soup_git.core.manifest import Manifest, Tensor
-from soup_git.core.threeway import ORIGIN, Choice, Combination, Decision, modules_of
+from soup_git.core.threeway import ORIGIN, Combination, Decision, distinct, modules_of
 from soup_git.errors import FatalError
 from soup_git.storage.tensors import Slot, TensorWriter
 from soup_git.storage.threeway import adapter_of
@@ -98,11 +98,15 @@ def write_combined(
         open_adapter(adapter_of(workspace, side, f"side {number}"))
         for number, (side, _) in enumerate(weighted, start=1)
     ]
-    sides = list(zip(opened, [weight for _, weight in weighted], strict=True))
+    manifests, weights = zip(*weighted, strict=True)
     joints = [
-        _Joint(c.module, before, _versions(c, sides), strategy, Settings(how.density, how.seed))
+        _Joint(
+            c.module, before,
+            [_Version(opened[side], float(w)) for side, w in distinct(c, manifests, weights)],
+            strategy, Settings(how.density, how.seed),
+        )
         for c in decision.combined
-    ]
+    ]  # fmt: skip
     copied = _copied(decision, origin, [side for side, _ in weighted], before, opened)
     slots = [Slot(t.name, t.dtype, t.shape) for t, _ in copied]
     slots += [slot for joint in joints for slot in _slots(joint)]
@@ -114,20 +118,6 @@ def write_combined(
     norm = math.sqrt(sum(norm2 for norm2, _ in measured))
     lost = math.sqrt(sum(lost2 for _, lost2 in measured))
     return None if not joints else lost / norm if norm else 0.0
-
-
-def _versions(choice: Choice, sides: Sequence[tuple[OpenAdapter, float | None]]) -> list[_Version]:
-    """The versions that differ; of equal ones the first, with the largest of their weights."""
-    distinct: dict[tuple[Tensor, ...], tuple[OpenAdapter, list[float | None]]] = {}
-    for i in choice.changed_by:
-        opened, weight = sides[i]
-        group = modules_of(opened.adapter.manifest)[choice.module]
-        distinct.setdefault(group, (opened, []))[1].append(weight)
-    share = 1.0 / len(distinct)
-    return [
-        _Version(opened, max(share if w is None else w for w in weights))
-        for opened, weights in distinct.values()
-    ]
 
 
 def _copied(

@@ -9,7 +9,7 @@ and rebuilt when missing: losing it costs time, never truth.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
 from soup_git.core.manifest import MANIFEST, Manifest, parse_manifest
@@ -55,6 +55,14 @@ class ManifestIndex:
             hint=f"git log --all -- '*{MANIFEST}' lists the ones that this repository has",
         )
 
+    def remember(self, manifests: Iterable[Manifest]) -> None:
+        """Take up manifests that no commit has: `git checkout -m` merges local changes."""
+        tips, known = self._read()
+        for manifest in manifests:
+            known[self._git.write_blob(manifest.text().encode())] = manifest.weights_md5
+        self._write(tips, known)
+        self._blobs = None
+
     def _by_digest(self, blobs: Sequence[str]) -> dict[str, Manifest]:
         """Those that mean different adapters: a recipe is no difference."""
         parsed = [_parsed(entry) for entry in self._git.blobs(blobs)]
@@ -81,7 +89,7 @@ class ManifestIndex:
                 if entry is not None and weights is not None:
                     self._blobs[entry[0]] = weights[1].decode()
             if fresh or not now <= tips:
-                self._write(now)
+                self._write(now, self._blobs)
         return self._blobs
 
     def _new_manifests(self, tips: set[str]) -> list[str]:
@@ -114,8 +122,7 @@ class ManifestIndex:
             {entry["blob"]: entry["md5"] for entry in entries if entry is not None},
         )
 
-    def _write(self, tips: set[str]) -> None:
-        known = self._blobs or {}
+    def _write(self, tips: set[str], known: Mapping[str, str]) -> None:
         entries = [f"{blob} {md5}" for blob, md5 in sorted(known.items())]
         self._path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self._path, "\n".join([*sorted(tips), "", *entries, ""]).encode())

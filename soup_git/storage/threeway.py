@@ -16,9 +16,11 @@ from pathlib import Path
 from soup_git.core.adapter import parse_adapter_config
 from soup_git.core.digests import sha256_hex
 from soup_git.core.manifest import Manifest, config_bytes, make_manifest, parse_manifest
+from soup_git.core.provenance import Provenance
 from soup_git.core.text import canonical_json
 from soup_git.core.threeway import (
     ORIGIN,
+    STEP,
     Choice,
     Clash,
     Combination,
@@ -74,6 +76,10 @@ class Merger:
     def index(self) -> ManifestIndex:
         return ManifestIndex(self._workspace.git)
 
+    @cached_property
+    def _provenance(self) -> Provenance:
+        return Provenance(self.index.find)
+
     def weights(self, origin: str | None, sides: Sequence[str | None]) -> tuple[str, int] | None:
         """The merged (md5, size) of weights that are named by md5; None where they are deleted.
 
@@ -121,6 +127,12 @@ class Merger:
         taken = whole(decision, origin, sides)
         if taken is not None:
             return Merged(_with_header(taken, decision), decision.choices)
+        if self._how is STEP:
+            again = self._provenance.known_result(
+                decision, origin, sides, [weight for _, weight in weighted]
+            )
+            if again is not None:
+                return Merged(again, decision.choices)
         key = self._key(origin, weighted)
         known = self._remembered(key)
         if known is None:

@@ -452,9 +452,11 @@ def drive(name: str, *texts: str) -> str:
     files = [Path(f"../{part}") for part in ("o", "a", "b")]
     for file, text in zip(files, texts, strict=True):
         file.write_text(text)
+    theirs = subprocess.check_output(["git", "rev-parse", "politer"], text=True).strip()
     done = subprocess.run(
-        [sys.executable, "-P", "-c", PROBE, *map(str, files), name], capture_output=True, text=True
-    )
+        [sys.executable, "-P", "-c", PROBE, *map(str, files), name],
+        capture_output=True, text=True, env={**os.environ, f"GITHEAD_{theirs}": "politer"},
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
