@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,9 +89,9 @@ def base_model_pin(
         return Pin(folder_sha256(digests), base)
     if base.startswith((".", "/", "~")) or base.count("/") != 1 or not is_repository_path(base):
         return Pin(None, base, f"there is no folder {base}")
-    commit = _hub_commit(base, revision or "main", network=network)
+    commit, why = _hub_commit(base, revision or "main", network=network)
     if commit is None:
-        return Pin(None, base, f"{base} is not in the local hub cache, and the hub was not reached")
+        return Pin(None, base, why)
     return Pin(sha256_hex(f"hf:{base}@{commit}".encode()), base)
 
 
@@ -103,44 +104,86 @@ def _base_files(folder: Path) -> list[Path]:
     )
 
 
-def _hub_commit(model: str, revision: str, *, network: bool) -> str | None:
-    """The commit that a hub model's revision is: from the local hub cache, else from the hub."""
+def _hub_commit(model: str, revision: str, *, network: bool) -> tuple[str | None, str]:
+    """(the commit that a hub model's revision is, or why it is not known).
+
+    From the local hub cache, else from the hub.
+    """
     if re.fullmatch(r"[0-9a-f]{40}", revision):
-        return revision
+        return revision, ""
     if not is_repository_path(revision):
-        return None
+        return None, f"{revision!r} is no revision of a hub model"
     home = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
     hub = Path(home) if home else _hf_home() / "hub"
     ref = hub / f"models--{model.replace('/', '--')}" / "refs" / revision
     if ref.is_file():
-        return ref.read_text("utf-8").strip()
-    if not network or os.environ.get("HF_HUB_OFFLINE", "0") not in {"", "0"}:
-        return None
-    return _ask_hub(model, revision)
+        return ref.read_text("utf-8").strip(), ""
+    missing = f"{model} is not in the local hub cache"
+    if not network or _is_set("HF_HUB_OFFLINE"):
+        why = (
+            "the hub was not asked"
+            if not network
+            else "HF_HUB_OFFLINE keeps the hub from being asked"
+        )
+        return None, f"{missing}, and {why}"
+    commit, why = _ask_hub(model, revision)
+    return commit, f"{missing}, and {why}"
 
 
-def _ask_hub(model: str, revision: str) -> str | None:
-    """The hub's own answer; None when it is not reached or does not know the model."""
+def _ask_hub(model: str, revision: str) -> tuple[str | None, str]:
+    """(the hub's own answer, or why there is none)."""
     import http.client
     import json
+    import urllib.error
     import urllib.request
     from urllib.parse import quote
 
+    from soup_git.storage.http import open_moved_url, whole_body
+
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
     if not endpoint.startswith(("https://", "http://")):
-        return None
+        return None, f"HF_ENDPOINT is no address of a hub: {endpoint!r}"
     url = f"{endpoint}/api/models/{model}/revision/{quote(revision, safe='')}"
     request = urllib.request.Request(url)  # noqa: S310 - the scheme was checked
-    token_file = _hf_home() / "token"
-    token = os.environ.get("HF_TOKEN") or (token_file.read_text() if token_file.is_file() else "")
-    if token.strip():
-        request.add_header("Authorization", f"Bearer {token.strip()}")
+    token = _hub_token()
+    if token:
+        request.add_header("Authorization", f"Bearer {token}")
     try:
-        with urllib.request.urlopen(request, timeout=_HUB_TIMEOUT_SECONDS) as answer:  # noqa: S310
-            commit = json.loads(answer.read(1 << 20)).get("sha")
-    except (OSError, ValueError, AttributeError, http.client.HTTPException):
-        return None
-    return commit if isinstance(commit, str) else None
+        until = time.monotonic() + _HUB_TIMEOUT_SECONDS
+        # A model that was renamed is a redirect.
+        with open_moved_url(request, _HUB_TIMEOUT_SECONDS) as answer:
+            commit = json.loads(whole_body(answer, until, 1 << 20)).get("sha")
+    except urllib.error.HTTPError as error:
+        error.close()
+        return None, f"the hub answers {error.code}"
+    except (OSError, http.client.HTTPException):
+        return None, "the hub was not reached"
+    except (ValueError, AttributeError, RecursionError):
+        commit = None
+    is_commit = isinstance(commit, str) and re.fullmatch(r"[0-9a-f]{40}", commit)
+    return (commit, "") if is_commit else (None, "the hub's answer names no commit")
+
+
+def _hub_token() -> str:
+    """The user's token, looked for where the hub's own library looks; empty where there is none."""
+    token, place = os.environ.get("HF_TOKEN", ""), "$HF_TOKEN"
+    file = Path(os.environ.get("HF_TOKEN_PATH") or _hf_home() / "token")
+    if not token.strip() and _is_set("HF_HUB_DISABLE_IMPLICIT_TOKEN"):
+        return ""
+    if not token.strip() and file.is_file():
+        token, place = file.read_bytes().decode("utf-8", "replace"), str(file)
+    token = token.strip()
+    if not (token.isascii() and token.isprintable()):
+        raise FatalError(
+            f"the hub's token in {place} has a line break, or another character that no header"
+            " can hold",
+            hint="hf auth login, to store one anew",
+        )
+    return token
+
+
+def _is_set(variable: str) -> bool:
+    return os.environ.get(variable, "0").lower() not in {"", "0", "false", "no", "off"}
 
 
 def _hf_home() -> Path:
