@@ -278,6 +278,14 @@ def merge(
         str | None,
         typer.Option("-m", "--message", metavar="MSG", help="Without -o: of the merge commit."),
     ] = None,
+    sign: Annotated[
+        bool | None,
+        typer.Option(
+            "-S/ ",
+            "--gpg-sign/--no-gpg-sign",
+            help="Without -o: sign the merge commit, or do not. [default: as git is configured]",
+        ),
+    ] = None,
     list_: Annotated[
         bool, typer.Option("--list", help="List the strategies with their papers.")
     ] = False,
@@ -309,10 +317,21 @@ def merge(
         from soup_git.commands import mergecommit
 
         asked = mergecommit.MergeCommitRequest(
-            named, strategy, weights, density, seed, freeze, not no_commit, message
+            named,
+            strategy,
+            weights,
+            density,
+            seed,
+            freeze,
+            not no_commit,
+            message,
+            sign,
         )
         return mergecommit.merge_commit(open_workspace(), asked)
-    _refuse("with -o DIR", {"--freeze": freeze, "--no-commit": no_commit, "-m": message})
+    _refuse("with -o DIR", {
+        "--freeze": freeze, "--no-commit": no_commit, "-m": message,
+        "--gpg-sign": sign, "--no-gpg-sign": sign is False,
+    })  # fmt: skip
     request = command.MergeRequest(
         named, output, strategy or "linear", weights, expression, density, seed, rank, space,
         normalize, allow_cross_base, base, force, suite, allow_python,

@@ -184,6 +184,14 @@ def tag(
         ),
     ] = None,
     adapter: AdapterOption = None,
+    sign: Annotated[
+        bool | None,
+        typer.Option(
+            "-s/ ",
+            "--sign/--no-sign",
+            help="Sign the version, or do not. [default: as git is configured]",
+        ),
+    ] = None,
     form: PageOption = Page.table,
     as_json: JsonOption = False,
 ) -> int:
@@ -191,11 +199,11 @@ def tag(
     from soup_git.commands import tag as command
 
     if name is None:
-        if what is not None or adapter is not None:
-            raise typer.BadParameter("--as and --adapter need the NAME that they are for")
+        if what is not None or adapter is not None or sign is not None:
+            raise typer.BadParameter("--as, --adapter and --sign need the NAME that they are for")
         show_report(command.tags(open_workspace()), form, as_json)
         return 0
-    request = command.TagRequest(name, revision, what, adapter)
+    request = command.TagRequest(name, revision, what, adapter, sign)
     show_report(command.tag(open_workspace(), request), form, as_json)
     return 0
 

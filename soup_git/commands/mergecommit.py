@@ -40,6 +40,7 @@ class MergeCommitRequest:
     freeze: bool = False
     commit: bool = True
     message: str | None = None
+    sign: bool | None = None
 
     @property
     def settings(self) -> dict[str, str]:
@@ -47,6 +48,12 @@ class MergeCommitRequest:
         given = {"strategy": self.strategy, "weights": self.weights,
                  "density": self.density, "seed": self.seed}  # fmt: skip
         return {key: str(value) for key, value in given.items() if value is not None}
+
+    @property
+    def signing(self) -> list[str]:
+        """As `git merge` and `git commit` spell it."""
+        words: dict[bool | None, list[str]] = {True: ["--gpg-sign"], False: ["--no-gpg-sign"]}
+        return words.get(self.sign, [])
 
 
 def merge_commit(workspace: Workspace, request: MergeCommitRequest) -> int:
@@ -73,7 +80,7 @@ def merge_commit(workspace: Workspace, request: MergeCommitRequest) -> int:
     else:
         return 0
     if request.freeze:
-        _freeze(workspace, before, amends=request.commit)
+        _freeze(workspace, before, request)
     return 0
 
 
@@ -110,8 +117,17 @@ def _merge_one(workspace: Workspace, request: MergeCommitRequest) -> int:
         for word in ("-c", f"soup.merge.{key}={value}")
     ]
     words = ["--no-edit"] if request.message is None else ["-m", request.message]
-    words += [] if request.commit else ["--no-commit"]
-    code = workspace.git.run_in_view(*settings, "merge", *words, "--", *request.revisions)
+    words += [*request.signing, *([] if request.commit else ["--no-commit"])]
+    git = workspace.git
+    was_merging = git.resolve("MERGE_HEAD") is not None
+    code = git.run_in_view(*settings, "merge", *words, "--", *request.revisions)
+    if code > 1 and git.resolve("MERGE_HEAD") is not None and not was_merging:
+        # As git leaves it where a commit cannot be signed, or a hook of the user's refuses it.
+        repair(workspace, force=False)
+        raise FatalError(
+            "git merged the files, and could not write the commit",
+            hint="git commit, once what git says above is mended; git merge --abort goes back",
+        )
     if code > 1:
         raise FatalError("git did not merge; nothing was changed", hint="git status")
     return code
@@ -139,7 +155,11 @@ def _merge_all(
     )
     tree = octopus.tree()
     message = request.message or _message(request.revisions)
-    commit = parents[0] if len(parents) == 1 else git.write_commit(tree, parents, message + "\n")
+    commit = (
+        parents[0]
+        if len(parents) == 1
+        else git.write_commit(tree, parents, message + "\n", sign=request.sign)
+    )
     git.run_with_patience(
         "merge", "--ff-only", "--quiet", commit,
         env={"GIT_REFLOG_ACTION": f"soup merge {' '.join(request.revisions)}"},
@@ -210,7 +230,7 @@ class _Octopus:
                     f"git could not merge {tip[:10]}: {done.stderr.decode(errors='replace').strip()}",
                     hint=_ONE_BY_ONE,
                 )
-            commit = self._git.write_commit(words[0], [commit, tip], "a step of a merge\n")
+            commit = self._git.write_record(words[0], [commit, tip], "a step of a merge\n")
         return commit
 
     def _ours(self, commit: str) -> Mapping[str, str]:
@@ -254,7 +274,7 @@ def _in_conflict(paths: Sequence[str], why: str) -> FatalError:
 # -- --freeze ---------------------------------------------------------------------------------
 
 
-def _freeze(workspace: Workspace, before: str, *, amends: bool) -> None:
+def _freeze(workspace: Workspace, before: str, request: MergeCommitRequest) -> None:
     """Freeze the stages whose weights were merged, as a part of the merge commit."""
     git = workspace.git
     stages = _merged_stages(workspace, before)
@@ -270,8 +290,10 @@ def _freeze(workspace: Workspace, before: str, *, amends: bool) -> None:
         say(f"froze stage {stage}: dvc repro leaves it alone while dvc.yaml says frozen: true")
     write_atomically(path, text)
     git.index.stage("dvc.yaml")
-    if amends:
-        git.run_with_patience("commit", "--quiet", "--amend", "--no-edit", "--no-verify")
+    if request.commit:
+        git.run_with_patience(
+            "commit", "--quiet", "--amend", "--no-edit", "--no-verify", *request.signing
+        )
 
 
 def _merged_stages(workspace: Workspace, before: str) -> list[str]:

@@ -15,7 +15,7 @@ from soup_git.core.manifest import MANIFEST, parse_manifest
 from soup_git.core.names import check_name
 from soup_git.core.notes import latest
 from soup_git.core.versions import TAGS, is_version, next_version, tag_ref
-from soup_git.errors import FatalError
+from soup_git.errors import ExitCode, FatalError
 from soup_git.render.report import Table
 from soup_git.storage.gitformats import RefUpdate
 from soup_git.storage.gitrepo import GitRepo
@@ -87,6 +87,8 @@ class TagRequest:
     what: str | None = None
     """`vN`, a label, or None for the next version."""
     adapter: str | None = None
+    sign: bool | None = None
+    """None: as git is configured."""
 
 
 def tag(workspace: Workspace, request: TagRequest) -> TagReport:
@@ -106,6 +108,12 @@ def tag(workspace: Workspace, request: TagRequest) -> TagReport:
     if request.what is None or is_version(request.what):
         name, before = _release(workspace, request, commit, folder), None
     else:
+        if request.sign:
+            raise FatalError(
+                f"{request.what} is a label: it moves, and has no object that could be signed",
+                hint=f"git soup tag {request.name} --sign releases a version",
+                code=ExitCode.USAGE,
+            )
         name, before = request.what, _move_label(git, request.name, request.what, commit)
     return TagReport(request.name, f"{request.name}/{name}", commit, before, folder, weights)
 
@@ -145,17 +153,17 @@ def _release(workspace: Workspace, request: TagRequest, commit: str, folder: str
     for _ in range(_TRIES):
         taken = _of(git, name)
         version = request.what or next_version(set(taken))
-        ref = tag_ref(name, version)
         if version in taken:
             raise FatalError(
                 f"{name}/{version} is there already, and a version never moves",
                 hint=f"git soup tag {name} for the next one, git show {name}/{version} for that one",
             )
-        tagged = git.write_tag(
-            commit, f"{name}/{version}", _message(workspace, commit, folder, f"{name} {version}")
-        )
+        message = _message(workspace, commit, folder, f"{name} {version}")
         try:
-            git.update_refs([RefUpdate(ref, tagged, None)], f"git soup tag: {version}")
+            git.create_tag(
+                f"{name}/{version}", commit, message, reason=f"git soup tag: {version}",
+                sign=request.sign,
+            )  # fmt: skip
         except FatalError:
             if request.what is not None or version not in _of(git, name):
                 raise
@@ -225,20 +233,25 @@ def _order(row: TagRow) -> tuple[str, int, list[str]]:
     return row.name, int(row.version[1:]) if row.version else 0, row.labels
 
 
-_FORM = "%00".join(
-    ["%(refname)", "%(objecttype)", "%(objectname)", "%(*objectname)", "%(creatordate:iso-strict)"]
-    + [f"%(contents:trailers:key={key},valueonly,separator=%2C)" for key in ("Soup-Adapter", "Soup-Weights")]
+# Not %(contents:trailers): of a signed tag, it looks for them behind the signature.
+_FORM = "".join(
+    f"%({field})%00"
+    for field in (
+        "refname", "objecttype", "objectname", "*objectname", "creatordate:iso-strict", "contents:body",
+    )
 )  # fmt: skip
 
 
 def _listed(git: GitRepo) -> Sequence[TagRow]:
     """The tags `NAME/WHAT` that are ours: versions with our trailers, labels with none."""
     rows = []
-    for line in git.lines("for-each-ref", f"--format={_FORM}", TAGS.rstrip("/")):
-        ref, kind, oid, peeled, date, adapter, weights = line.split("\0")
-        name, slash, what = ref.removeprefix(TAGS).partition("/")
+    fields = iter(git.text("for-each-ref", f"--format={_FORM}", TAGS.rstrip("/")).split("\0"))
+    for ref, kind, oid, peeled, date, body in zip(*[fields] * 6, strict=False):
+        name, slash, what = ref.lstrip("\n").removeprefix(TAGS).partition("/")
         if not slash or "/" in what:
             continue
+        told = dict(line.split(": ", 1) for line in body.splitlines() if ": " in line)
+        adapter, weights = told.get("Soup-Adapter"), told.get("Soup-Weights", "")
         if is_version(what) and kind == "tag" and adapter:
             md5 = weights.removeprefix("md5:").partition(" ")[0]
             rows.append(TagRow(name, what, [], peeled, date, adapter, md5))

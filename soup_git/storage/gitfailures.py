@@ -17,6 +17,14 @@ _BUSY = re.compile(
     r"Unable to create '(?P<path>[^']+\.lock)': File exists"
     r"|could not lock config file (?P<config>[^:\n]+): File exists"
 )
+_SIGNING = {
+    "commit-tree": "git -c commit.gpgSign=false soup … writes it unsigned",
+    "tag": "git soup tag --no-sign … writes it unsigned",
+    "commit": "git commit --amend --no-edit, once it can",
+    "merge": "git commit, once it can; git merge --abort goes back",
+    "rebase": "git rebase --continue, once it can; git rebase --abort goes back",
+}
+"""A git command that may have to sign -> the way on where it could not."""
 
 
 def in_words(
@@ -38,6 +46,9 @@ def in_words(
     if "empty ident name" in clean or "tell me who you are" in clean:
         clean = "git does not know who you are, and a commit names its author"
         hint = "git config --global user.name NAME, and user.email ADDRESS; then again"
+    failed = arguments[0] if arguments else ""
+    if failed in _SIGNING and re.search(r"\bsign|load public key", clean, re.IGNORECASE):
+        hint = f"git config --get-regexp '^(gpg|user[.]signing)' shows what git signs with; {_SIGNING[failed]}"
     return FatalError(clean or f"git {' '.join(arguments[:2])} failed with {code}", hint=hint)
 
 

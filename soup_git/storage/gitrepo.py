@@ -45,6 +45,11 @@ _NO_IDENTITY = {
 }  # fmt: skip
 
 
+# What a user may have set and would write into what is read here: of a signed commit, git log
+# prints the verdict on its signature between the lines that were asked for.
+_SETTLED = ("-c", "log.showSignature=false")
+
+
 class GitRepo:
     """Questions put to one repository and the few changes made to it, as named functions."""
 
@@ -369,19 +374,64 @@ class GitRepo:
         return 64 if self.text("rev-parse", "--show-object-format") == "sha256" else 40
 
     def write_commit(
-        self, tree: str, parents: Sequence[str], message: str, *, unattended: bool = False
+        self, tree: str, parents: Sequence[str], message: str, *, sign: bool | None = None
     ) -> str:
-        """A commit; `unattended` makes one too where git does not know who its user is."""
-        flags = [flag for parent in parents for flag in ("-p", parent)]
-        env = _NO_IDENTITY if unattended and not self._has_identity else None
-        done = self.run("commit-tree", tree, *flags, "-F", "-", input=message.encode(), env=env)
+        """A commit of the user's; signed where `git commit` would sign it, unless `sign` says.
+
+        Raises where it is to be signed and git cannot: nothing is written then.
+        """
+        # commit-tree, being plumbing, does not look at commit.gpgSign.
+        signs = self._signs_commits if sign is None else sign
+        return self._commit_tree(tree, parents, message, *(["-S"] if signs else []))
+
+    def write_record(self, tree: str, parents: Sequence[str], message: str) -> str:
+        """A commit that nobody typed: a checkpoint, a note, a page.
+
+        As git does with its own notes and stashes, it is never signed: it is made while nobody
+        is there to give a passphrase. It is made too where git does not know who its user is.
+        """
+        env = None if self._has_identity else _NO_IDENTITY
+        return self._commit_tree(tree, parents, message, env=env)
+
+    def _commit_tree(
+        self,
+        tree: str,
+        parents: Sequence[str],
+        message: str,
+        *flags: str,
+        env: Mapping[str, str] | None = None,
+    ) -> str:
+        words = [*flags, *(word for parent in parents for word in ("-p", parent))]
+        done = self.run("commit-tree", tree, *words, "-F", "-", input=message.encode(), env=env)
         return _text(done.stdout).strip()
 
-    def write_tag(self, commit: str, name: str, message: str) -> str:
-        """An annotated tag object for a commit; no ref names it yet."""
-        who = self.text("var", "GIT_COMMITTER_IDENT")
-        text = f"object {commit}\ntype commit\ntag {name}\ntagger {who}\n\n{message}"
-        return self.run("mktag", input=os.fsencode(text)).stdout.decode().strip()
+    def create_tag(
+        self, name: str, commit: str, message: str, *, reason: str, sign: bool | None = None
+    ) -> None:
+        """An annotated tag; signed as `git tag -F FILE` would sign it, unless `sign` says.
+
+        Raises where the tag is there already, or is to be signed and git cannot.
+        """
+        # With --annotate, tag.forceSignAnnotated is not looked at.
+        how = {None: [], True: ["--sign"], False: ["--annotate", "--no-sign"]}[sign]
+        signs = self._signs_tags if sign is None else sign
+        done = self.run(
+            "tag", *how, "--create-reflog", "--cleanup=verbatim", "-F", "-", name, commit,
+            input=os.fsencode(message), env={"GIT_REFLOG_ACTION": reason},
+        )  # fmt: skip
+        ref = f"refs/tags/{name}"
+        if signs and not self.text("for-each-ref", "--format=%(contents:signature)", ref):
+            # git 2.39, of an SSH key that is not there, complains and exits 0.
+            self.run("update-ref", "-d", ref, self.refs(ref)[ref])
+            raise self.failure(["tag"], done)
+
+    @cached_property
+    def _signs_commits(self) -> bool:
+        return self.config_flag("commit.gpgSign")
+
+    @cached_property
+    def _signs_tags(self) -> bool:
+        return self.config_flag("tag.gpgSign") or self.config_flag("tag.forceSignAnnotated")
 
     @cached_property
     def _has_identity(self) -> bool:
@@ -412,6 +462,13 @@ class GitRepo:
     def config_values(self, key: str, *scope: str) -> list[str]:
         done = self.run("config", *scope, "--get-all", key, check=False)
         return _text(done.stdout).split("\n")[:-1]
+
+    def config_flag(self, key: str) -> bool:
+        """A yes or no of git's configuration; no where it is not set. Raises at another value."""
+        done = self.run("config", "--type=bool", "--get", key, check=False)
+        if done.returncode > 1:
+            raise self.failure(["config"], done, f"git config --show-origin --get-all {key}")
+        return done.stdout.strip() == b"true"
 
     def add_config(self, key: str, value: str) -> None:
         self.run_with_patience("config", "--local", "--add", key, value)
@@ -511,7 +568,7 @@ def _start(
     env: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
-        [_git(), "-C", str(folder), *arguments],
+        [_git(), "-C", str(folder), *_SETTLED, *arguments],
         input=input,
         stdin=subprocess.DEVNULL if input is None else None,
         capture_output=True,

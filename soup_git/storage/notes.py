@@ -134,7 +134,7 @@ def _merged(git: GitRepo, base: str | None, ours: str, theirs: str) -> str:
         joined = {line for text in texts for line in text.split(b"\n") if line}
         changes[oid] = git.write_blob(b"".join(line + b"\n" for line in sorted(joined)))
     tree = _tree(git, ours, changes)
-    return git.write_commit(tree, [ours, theirs], "Merge notes\n", unattended=True)
+    return git.write_record(tree, [ours, theirs], "Merge notes\n")
 
 
 def _change(
@@ -152,7 +152,7 @@ def _change(
             return None
         tree = _tree(git, tip, new)
         message = "Note results\n"
-        return git.write_commit(tree, [tip] if tip else [], message, unattended=True)
+        return git.write_record(tree, [tip] if tip else [], message)
 
     _move(git, commit, reason)
 

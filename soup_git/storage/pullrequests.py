@@ -31,7 +31,7 @@ def store_page(
         return before, False
     parents = [head, *([before] if before is not None else [])]
     message = f"{_line(title)}\n\n{_line(verdict)}\n\nSoup-Page: {slug}\n"
-    commit = git.write_commit(tree, parents, message, unattended=True)
+    commit = git.write_record(tree, parents, message)
     git.update_refs([RefUpdate(ref, commit, tip)], f"git soup pr: {slug}")
     return commit, True
 

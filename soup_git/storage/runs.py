@@ -106,7 +106,7 @@ class RunRecorder:
         tree = git.write_tree(tip, blobs)
         parents = git.text("log", "-1", "--format=%P", tip).split()
         message = git.text("log", "-1", "--format=%B", tip) + "\n"
-        commit = git.write_commit(tree, parents, message, unattended=True)
+        commit = git.write_record(tree, parents, message)
         updates = [RefUpdate(RUNS + self.run, commit, tip)]
         if run_key is not None and git.resolve(LOCKS + run_key) is None:
             updates.append(RefUpdate(LOCKS + run_key, commit, None))
@@ -162,7 +162,7 @@ class RunRecorder:
             f"Soup-Elapsed: {checkpoint.elapsed:.1f}s\n"
             f"Soup-Adapter: {self._adapter}\n"
         )
-        return git.write_commit(tree, parents, message, unattended=True)
+        return git.write_record(tree, parents, message)
 
     def _move(self, commit: str, old: str, reason: str) -> None:
         self._workspace.git.update_refs([RefUpdate(RUNS + str(self.run), commit, old)], reason)

@@ -198,7 +198,10 @@ def test_a_promoted_experiment_is_a_branch_that_holds(
     tree = git("ls-tree", "-r", "--name-only", best["commit"]).stdout.split()
     assert "soup.lock" in tree  # the stage inside the experiment had it committed
 
-    soup("sweep", "promote", best["name"], "--branch", "best")
+    promote = ("soup", "sweep", "promote", best["name"], "--branch", "best")
+    signing = ("-c", "commit.gpgSign=true", "-c", "gpg.program=false")
+    refused(git(*signing, *promote, check=False), 128, "failed to sign")
+    git(*promote)
     branch = json.loads(soup("branches", "--json").stdout)["branches"][0]
     assert (branch["name"], branch["state"], branch["adapters"]) == ("best", "clean", 1)
     trailers = git("log", "-1", "--format=%(trailers)", "best").stdout
