@@ -17,6 +17,7 @@ from soup_git.core.drift import (
     cosine_of,
     ratio,
 )
+from soup_git.core.targets import targets_of
 from soup_git.errors import FatalError
 from soup_git.render.drift import drift_map, drift_table, moved
 from soup_git.render.heatmap import HeatMap
@@ -124,10 +125,11 @@ def _rank_key(layer: LayerDrift) -> float:
 def _equal(first: Adapter, second: Adapter) -> DriftReport:
     """Equal digests: known from two texts, with no weights and no numpy."""
     names = first.manifest.modules
-    ranks = [first.config.rank_of(name) if first.config.is_lora else None for name in names]
+    targets = targets_of(first.config, first.manifest.tensors) if first.config.is_lora else {}
+    ranks = {name: targets[name].rank for name in targets}
     layers = [
-        LayerDrift(name, "same", 0.0, 0.0, None, rank, rank, None, None, None)
-        for name, rank in zip(names, ranks, strict=True)
+        LayerDrift(name, "same", 0.0, 0.0, None, ranks.get(name), ranks.get(name), None, None, None)
+        for name in names
     ]
     base = first.config.base_model
     count = len(names)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from soup_git.core.adapter import AdapterConfig
+from soup_git.core.targets import targets_of
 from soup_git.render.report import Table, size
 from soup_git.storage.resolver import Adapter
 from soup_git.storage.workspace import Workspace
@@ -108,6 +109,7 @@ def describe(adapter: Adapter) -> ShowReport:
 def _modules(adapter: Adapter, config: AdapterConfig) -> list[ModuleRow]:
     grouped: dict[str, list[int]] = {}
     tensors = adapter.manifest.tensors
+    targets = targets_of(config, tensors) if config.is_lora else {}
     for number, tensor in enumerate(tensors):
         grouped.setdefault(tensor.module, []).append(number)
     return [
@@ -115,7 +117,7 @@ def _modules(adapter: Adapter, config: AdapterConfig) -> list[ModuleRow]:
             module=module,
             shapes=["x".join(map(str, tensors[n].shape)) or "scalar" for n in numbers],
             dtype="/".join(sorted({tensors[n].dtype for n in numbers})),
-            rank=config.rank_of(module) if config.is_lora else None,
+            rank=targets[module].rank if module in targets else None,
             norms=[tensors[n].norm for n in numbers],
         )
         for module, numbers in grouped.items()

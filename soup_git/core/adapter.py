@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from soup_git.core.kinds import KINDS, NO_PRODUCT, SUMMED
 from soup_git.core.waysout import take_one_side
 from soup_git.errors import FatalError
 
@@ -58,6 +59,21 @@ class AdapterConfig:
     def is_lora(self) -> bool:
         return self.peft_type == "LORA"
 
+    @property
+    def no_product(self) -> str | None:
+        """The option with which LoRA's factors are no plain s·B·A; None where they are."""
+        return next((key for key in NO_PRODUCT if key in self.options), None)
+
+    @property
+    def not_summed(self) -> str | None:
+        """The option with which LoRA's factors do not add up as s·B·A does; None where they do."""
+        return None if self.no_product in SUMMED else self.no_product
+
+    @property
+    def target_parameters(self) -> tuple[str, ...]:
+        """The raw parameters that LoRA adapts, sorted as PEFT sorts them."""
+        return tuple(self.options.get("target_parameters", ()))
+
     def rank_of(self, module: str) -> int | None:
         key = _matching_pattern(self.rank_pattern, module)
         return self.rank if key is None else self.rank_pattern[key]
@@ -76,24 +92,48 @@ def parse_adapter_config(data: bytes, where: str) -> AdapterConfig:
             f"{where}: peft_type is {peft_type!r}, which is not a PEFT method",
             hint="save the adapter again with PEFT's model.save_pretrained(DIR)",
         )
-    base = raw.get("base_model_name_or_path")
-    if base is not None and not isinstance(base, str):
-        raise FatalError(
-            f"{where}: base_model_name_or_path is not a string", hint=_FIX.format(where)
-        )
-    config = AdapterConfig(peft_type=peft_type.upper(), base_model=base or None)
-    if not config.is_lora:
-        rank = raw.get("r")
-        return config if not _is_int(rank) else _replace(config, rank=rank)
+    for key, (is_valid, wanted) in _TYPES.items():
+        if raw.get(key) is not None:
+            _checked(raw, key, None, is_valid, wanted, where)
+    config = AdapterConfig(
+        peft_type=peft_type.upper(), base_model=raw.get("base_model_name_or_path") or None
+    )
+    return _lora(config, raw, where) if config.is_lora else _other(config, raw, where)
+
+
+def _lora(config: AdapterConfig, raw: dict[str, Any], where: str) -> AdapterConfig:
+    options = {key: raw[key] for key in _OPTIONS if raw.get(key)}
+    if "target_parameters" in options:
+        options["target_parameters"] = sorted(set(options["target_parameters"]))
     return _replace(
         config,
-        rank=_checked(raw, "r", 8, _is_int, "a whole number", where, minimum=1),
+        rank=_checked(raw, "r", 8, _is_rank, _RANK, where),
         alpha=_checked(raw, "lora_alpha", 8, _is_number, "a number", where),
-        rslora=_checked(raw, "use_rslora", False, _is_bool, "true or false", where),
-        dora=_checked(raw, "use_dora", False, _is_bool, "true or false", where),
-        rank_pattern=_pattern(raw, "rank_pattern", _is_int, where),
+        rslora=raw.get("use_rslora") or False,
+        dora=raw.get("use_dora") or False,
+        rank_pattern=_pattern(raw, "rank_pattern", _is_rank, where),
         alpha_pattern=_pattern(raw, "alpha_pattern", _is_number, where),
-        options={key: raw[key] for key in _OPTIONS if raw.get(key)},
+        options=options,
+    )
+
+
+def _other(config: AdapterConfig, raw: dict[str, Any], where: str) -> AdapterConfig:
+    """Of a method that is no LoRA: its rank, where it has one, and what gives its tensors a meaning."""
+    kind = KINDS.get(config.peft_type)
+    options = {key: raw[key] for key in kind.meaning.split() if raw.get(key)} if kind else {}
+    if kind is None or kind.update not in {"hadamard", "kronecker"}:
+        for key, (is_valid, wanted) in _SCALES.items():
+            if key in options:
+                _checked(raw, key, None, is_valid, wanted, where)
+        rank = raw.get("r")
+        return _replace(config, rank=rank if _is_int(rank) else None, options=options)
+    return _replace(
+        config,
+        rank=_checked(raw, "r", 8, _is_rank, _RANK, where),
+        alpha=_checked(raw, "alpha", 8, _is_number, "a number", where),
+        rank_pattern=_pattern(raw, "rank_pattern", _is_rank, where),
+        alpha_pattern=_pattern(raw, "alpha_pattern", _is_number, where),
+        options=options,
     )
 
 
@@ -105,6 +145,7 @@ _OPTIONS = (
     "use_qalora",
 )  # fmt: skip
 
+_RANK = "a whole number of at least 1"
 _FIX = "git checkout -- {0}, or save the adapter again with PEFT's model.save_pretrained(DIR)"
 
 
@@ -135,6 +176,23 @@ def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _is_rank(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_ints(value: object) -> bool:
+    return isinstance(value, list) and all(map(_is_int, value))
+
+
+def _is_names(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+def _is_tokens(value: object) -> bool:
+    lists = list(value.values()) if isinstance(value, dict) else [value]
+    return all(map(_is_ints, lists))
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30
 
@@ -143,28 +201,60 @@ def _is_bool(value: object) -> bool:
     return isinstance(value, bool)
 
 
+def _is_name_or_names(value: object) -> bool:
+    return isinstance(value, str) or _is_names(value)
+
+
+def _is_string(value: object) -> bool:
+    return isinstance(value, str)
+
+
+# What other methods' scalings are computed from.
+_SCALES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "lora_alpha": (_is_number, "a number"),
+    "init_r": (_is_rank, _RANK),
+    "topk": (_is_rank, _RANK),
+}
+# Keys that are read here and there, of whichever kind; null is as if they were not there.
+_TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(
+        ("base_model_name_or_path", "bias", "peft_version", "revision", "task_type"),
+        (_is_string, "a string"),
+    ),
+    **dict.fromkeys(
+        ("fan_in_fan_out", "inference_mode", "lora_bias", "use_dora", "use_qalora", "use_rslora"),
+        (_is_bool, "true or false"),
+    ),
+    **dict.fromkeys(
+        ("exclude_modules", "layers_pattern", "modules_to_save", "target_modules"),
+        (_is_name_or_names, "a name or a list of names"),
+    ),
+    "target_parameters": (_is_names, "a list of names"),
+    "layers_to_transform": (lambda value: _is_int(value) or _is_ints(value), "numbers of layers"),
+    "trainable_token_indices": (_is_tokens, "numbers of tokens"),
+}
+
+
 def _checked(
     raw: dict[str, Any],
     key: str,
     default: Any,
-    is_valid: Any,
+    is_valid: Callable[[Any], bool],
     wanted: str,
     where: str,
-    minimum: float | None = None,
 ) -> Any:
-    value = raw.get(key)
-    if value is None:
+    """The key's value, or the default where the config has no such key; null is a value."""
+    if key not in raw:
         return default
-    if not is_valid(value) or (minimum is not None and value < minimum):
-        least = "" if minimum is None else f" of at least {minimum}"
+    if not is_valid(raw[key]):
         raise FatalError(
-            f"{where}: {key} is {value!r}, not {wanted}{least}", hint=_FIX.format(where)
+            f"{where}: {key} is {json.dumps(raw[key])[:60]}, not {wanted}", hint=_FIX.format(where)
         )
-    return value
+    return raw[key]
 
 
 def _pattern(raw: dict[str, Any], key: str, is_valid: Any, where: str) -> dict[str, Any]:
-    pattern = raw.get(key) or {}
+    pattern = {} if raw.get(key) is None else raw[key]
     if not isinstance(pattern, dict) or not all(map(is_valid, pattern.values())):
         raise FatalError(
             f"{where}: {key} does not map module names to numbers", hint=_FIX.format(where)

@@ -20,6 +20,7 @@ from typing import Any
 
 from soup_git.core.adapter import AdapterConfig, module_of
 from soup_git.core.digests import sha256_hex
+from soup_git.core.targets import NoTargetError, Target, targets_of
 from soup_git.core.waysout import take_one_side
 from soup_git.errors import FatalError
 
@@ -160,6 +161,7 @@ def make_manifest(
 def agrees(manifest: Manifest, config: AdapterConfig, where: str = CONFIG) -> bool:
     """Whether a manifest's header is what the config beside it gives.
 
+    A header as an earlier version wrote it is that too, as far as it goes (`_as_before`).
     Raises `FatalError` where the config contradicts the tensors' shapes (`check_ranks`).
     """
     expected = make_manifest(
@@ -171,7 +173,10 @@ def agrees(manifest: Manifest, config: AdapterConfig, where: str = CONFIG) -> bo
         facts=manifest.facts,
         where=where,
     )
-    return expected == manifest
+    if expected == manifest:
+        return True
+    before = tuple(_as_before(config, manifest.tensors, manifest.facts))
+    return before == tuple(settled(pair) for pair in manifest.header)
 
 
 def config_bytes(header: Iterable[tuple[str, str]]) -> bytes:
@@ -186,7 +191,8 @@ def config_bytes(header: Iterable[tuple[str, str]]) -> bytes:
         elif key == "base":
             raw["base_model_name_or_path"] = None if value == "-" else _words(value)
         elif key != "module" and key not in FACTS:
-            raw[_CONFIG_KEYS.get(key, key)] = _value(value)
+            is_ours = key != "alpha" or raw.get("peft_type") == "LORA"
+            raw[_CONFIG_KEYS.get(key, key) if is_ours else key] = _value(value)
     return json.dumps(raw, sort_keys=True, separators=(",", ":")).encode()
 
 
@@ -224,24 +230,57 @@ def _header(
     for key, value in config.options.items():
         yield key, _json(value)
     yield from sorted(facts, key=lambda fact: (FACTS.index(fact[0]), fact[1]))
+    targets = targets_of(config, tensors) if config.is_lora else {}
+    for module, of_module in _by_module(tensors).items():
+        values = _values(config, targets.get(module))
+        yield "module", _module_line(module, of_module, values)
+
+
+def _as_before(
+    config: AdapterConfig, tensors: Sequence[Tensor], facts: Iterable[tuple[str, str]]
+) -> Iterable[tuple[str, str]]:
+    """The header as it once was: patterns matched against modules alone, and no options of
+    other methods than LoRA."""
+    yield from _header(config if config.is_lora else replace(config, options={}), (), facts)
+    for module, of_module in _by_module(tensors).items():
+        values = _values(config, None)
+        if any(".lora_" in tensor.name for tensor in of_module):
+            values = f"rank={config.rank_of(module)} alpha={_number(config.alpha_of(module))}"
+        yield "module", _module_line(module, of_module, values)
+
+
+def settled(pair: tuple[str, str]) -> tuple[str, str]:
+    """A header line without an order that means nothing."""
+    key, value = pair
+    names = _value(value) if key == "target_parameters" else None
+    is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return (key, _json(sorted(set(names or ())))) if is_list else pair
+
+
+def _by_module(tensors: Iterable[Tensor]) -> dict[str, list[Tensor]]:
     modules: dict[str, list[Tensor]] = {}
     for tensor in tensors:
         modules.setdefault(tensor.module, []).append(tensor)
-    for module, of_module in modules.items():
-        yield "module", _module_line(config, module, of_module)
+    return modules
 
 
-def _module_line(config: AdapterConfig, module: str, tensors: Sequence[Tensor]) -> str:
+def _values(config: AdapterConfig, target: Target | None) -> str:
+    """What the line of a module says beside its name."""
+    if target is None:
+        return "full" if config.is_lora else config.peft_type.lower()
+    words = f"rank={target.rank} alpha={_number(target.alpha)}"
+    if target.parameter is None:
+        return words
+    return f"{words} parameter={target.parameter} matrices={target.matrices}"
+
+
+def _module_line(module: str, tensors: Sequence[Tensor], values: str) -> str:
     """`NAME rank=R alpha=A`, the numbers in a column so far right that git knows the file again.
 
     Every training replaces the digests, and with them more than half of what the tensor
     lines of a module hold; the column makes up for it. It depends on this module's names
     and shapes only, so no other module's line moves when one is added.
     """
-    if not any(".lora_" in tensor.name for tensor in tensors):
-        values = "full" if config.is_lora else config.peft_type.lower()
-    else:
-        values = f"rank={config.rank_of(module)} alpha={_number(config.alpha_of(module))}"
     kept = fresh = 0
     for tensor in tensors:
         prefix = len(tensor.line().partition("sha256:")[0].encode()) + len("sha256:")
@@ -267,22 +306,16 @@ def _number(value: float | None) -> str:
 
 
 def check_ranks(config: AdapterConfig, tensors: Iterable[Tensor], where: str) -> None:
-    """Raise when a factor's shape has another rank than the config gives its module."""
-    if not config.is_lora or "target_parameters" in config.options:
+    """Raise when a factor's shape has another rank than the config gives what it adapts."""
+    if not config.is_lora:
         return
-    for tensor in tensors:
-        axis = {"lora_A": 0, "lora_B": 1, "lora_embedding_A": 0, "lora_embedding_B": 1}.get(
-            tensor.name.removesuffix(".weight").rpartition(".")[2]
-        )
-        if axis is None or len(tensor.shape) <= axis:
-            continue
-        rank = config.rank_of(tensor.module)
-        if tensor.shape[axis] != rank:
-            raise FatalError(
-                f"{where} says rank {rank} for {tensor.module}, but its weights have rank"
-                f" {tensor.shape[axis]} ({tensor.name} is {'x'.join(map(str, tensor.shape))})",
-                hint=f"correct r or rank_pattern in {where}, or save the adapter again with PEFT",
-            )
+    try:
+        targets_of(config, tensors)
+    except NoTargetError as error:
+        raise FatalError(
+            f"{where} says {error}",
+            hint=f"correct r or rank_pattern in {where}, or save the adapter again with PEFT",
+        ) from None
 
 
 def parse_manifest(data: bytes, where: str) -> Manifest:

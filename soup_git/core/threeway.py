@@ -17,7 +17,9 @@ from itertools import groupby
 from typing import Literal, TypeVar
 
 from soup_git.core.adapter import AdapterConfig, parse_adapter_config
-from soup_git.core.manifest import FACTS, FILE, Manifest, Tensor, config_bytes
+from soup_git.core.kinds import NO_PRODUCT
+from soup_git.core.manifest import FACTS, FILE, Manifest, Tensor, config_bytes, settled
+from soup_git.core.targets import NoTargetError, rank_axis, targets_of
 from soup_git.errors import ExitCode, FatalError
 
 MEAN = "mean"
@@ -30,11 +32,8 @@ MAX_SIDES = 16
 
 _T = TypeVar("_T")
 _Group = tuple[Tensor, ...]
-# PEFT's variants whose factors are no plain B·A.
-_NO_PRODUCT = ("arrow_config", "kasa_config", "monteclora_config", "use_bdlora")
 _PER_MODULE = {"module", "rank", "alpha", "rank_pattern", "alpha_pattern"}
 _FLOATS = {"BF16", "F16", "F32", "F64"}
-_RANK_AXIS = {"lora_A": 0, "lora_B": 1, "lora_embedding_A": 0, "lora_embedding_B": 1}
 
 
 @dataclass(frozen=True)
@@ -166,6 +165,7 @@ def decide(origin: Manifest, sides: Sequence[Manifest]) -> Decision:
     versions = [modules_of(side) for side in sides]
     before = modules_of(origin)
     choices = []
+    keys = _pattern_keys(configs, sides)
     is_retrained = sum(side.tensors != origin.tensors for side in sides) > 1
     for name in sorted({*before, *(name for version in versions for name in version)}):
         groups = [version.get(name) for version in versions]
@@ -174,7 +174,7 @@ def decide(origin: Manifest, sides: Sequence[Manifest]) -> Decision:
         reason = _combine_reason(merged, before.get(name), groups, choice)
         is_factor = any(".lora_" in t.name for group in groups for t in group or ())
         if reason is None and is_retrained and is_factor and merged.is_lora:
-            reason = _scaling_reason(name, merged, configs, choice)
+            reason = _scaling_reason(keys.get(name, name), merged, configs, choice)
         if reason is not None:
             clashes.append(Clash(name, reason))
     return Decision(raw, tuple(choices), tuple(clashes), facts)
@@ -349,7 +349,7 @@ def _scalars(manifest: Manifest) -> dict[str, str]:
             name, _, digest = value.rpartition(" ")
             found[f"{FILE} {name}"] = digest
         elif key != "module":
-            found[key] = value
+            found[key] = settled((key, value))[1]
     return found
 
 
@@ -399,9 +399,9 @@ def _combine_reason(
         return "added on both sides with different weights, and no common version to start from"
     if not config.is_lora:
         return f"both sides changed it, and only LoRA is combined, not {config.peft_type}"
-    uses = [key for key in _NO_PRODUCT if key in config.options]
-    if uses:
-        return f"both sides changed it, and with {uses[0]} its factors are no plain B·A"
+    if config.not_summed is not None:
+        why = NO_PRODUCT[config.not_summed]
+        return f"both sides changed it, and with {config.not_summed} it is no plain B·A: {why}"
     if any(".lora_magnitude" in tensor.name for tensor in changed[0]):
         return (
             "both sides changed it, and DoRA's magnitude is combined only with the base's weights"
@@ -422,10 +422,25 @@ def _form(group: _Group) -> tuple[tuple[str, tuple[int, ...]], ...]:
 
 
 def _without_rank(tensor: Tensor) -> tuple[int, ...]:
-    axis = _RANK_AXIS.get(tensor.name.removesuffix(".weight").rpartition(".")[2])
+    axis = rank_axis(tensor.name)
     if axis is None or len(tensor.shape) <= axis:
         return tensor.shape
     return tensor.shape[:axis] + tensor.shape[axis + 1 :]
+
+
+def _pattern_keys(configs: Sequence[AdapterConfig], sides: Sequence[Manifest]) -> dict[str, str]:
+    """Module -> the name by which patterns give it rank and alpha, where it is not its own."""
+    found: dict[str, str] = {}
+    for config, side in zip(configs, sides, strict=True):
+        try:
+            targets = targets_of(config, side.tensors) if config.target_parameters else {}
+        except NoTargetError as error:
+            raise FatalError(
+                f"the manifest of weights md5:{side.weights_md5} says {error}",
+                hint="git log --all -- '*adapter.manifest' tells who wrote it",
+            ) from None
+        found |= {module: target.key for module, target in targets.items()}
+    return found
 
 
 def _scaling_reason(

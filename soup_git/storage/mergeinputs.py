@@ -8,16 +8,15 @@ from dataclasses import dataclass
 from soup_git.arithmetic.elementwise import Settings
 from soup_git.arithmetic.strategies import Linear, Strategy
 from soup_git.core.groups import GroupWeights
+from soup_git.core.kinds import KINDS, NO_PRODUCT
 from soup_git.errors import FatalError
 from soup_git.storage.updates import Module, OpenAdapter
 
 # Keys of a LoraConfig that change what the factors mean: merged only where all agree.
 _MUST_AGREE = (
-    "task_type", "bias", "fan_in_fan_out", "layer_replication", "target_parameters",
-    "trainable_token_indices", "alora_invocation_tokens", "megatron_config", "use_qalora",
-    "qalora_group_size",
+    "task_type", "bias", "fan_in_fan_out", "layer_replication", "trainable_token_indices", "alora_invocation_tokens", "megatron_config", "use_qalora",
+    "qalora_group_size", "velora_config",
 )  # fmt: skip
-_CANNOT = ("use_bdlora", "kasa_config", "arrow_config", "monteclora_config", "velora_config")
 # Initialisations that leave the base as it is; the others also change it (FIELD: PEFT).
 _PLAIN_INIT = (True, False, None, "gaussian", "eva", "orthogonal", "default")
 
@@ -88,21 +87,22 @@ def refuse_what_cannot_merge(inputs: Sequence[Input]) -> None:
     """Raise `FatalError` for adapters whose factors are no update of the base, or not alike."""
     for found in inputs:
         opened = found.opened
-        if opened.adapter.config.peft_type != "LORA":
+        kind = KINDS.get(opened.adapter.config.peft_type)
+        if kind is None or not kind.is_combined:
             raise FatalError(
                 f"{opened.spec} is {opened.adapter.config.peft_type}; only LoRA adapters are merged",
                 hint="git soup diff compares any two; merge_and_unload in PEFT merges one into its base",
+            )
+        uses = opened.adapter.config.not_summed
+        if uses is not None:
+            raise FatalError(
+                f"{opened.spec} uses {uses} and is not merged: {NO_PRODUCT[uses]}",
+                hint="merge_and_unload in PEFT merges one adapter into its base",
             )
         if not opened.modules:
             raise FatalError(
                 f"{opened.spec} holds no LoRA factors", hint=f"git soup show {opened.spec}"
             )
-        for key in _CANNOT:
-            if opened.settings.get(key):
-                raise FatalError(
-                    f"{opened.spec} uses {key}, whose factors are no plain B·A and are not merged",
-                    hint="merge_and_unload in PEFT merges one adapter into its base",
-                )
         init = opened.settings.get("init_lora_weights")
         if not isinstance(init, bool) and init not in _PLAIN_INIT:
             raise FatalError(
@@ -113,11 +113,17 @@ def refuse_what_cannot_merge(inputs: Sequence[Input]) -> None:
     _refuse_disagreement(inputs)
 
 
+def _value(opened: OpenAdapter, key: str) -> object:
+    if key == "target_parameters":
+        return opened.adapter.config.target_parameters
+    return opened.settings.get(key)
+
+
 def _refuse_disagreement(inputs: Sequence[Input]) -> None:
     first = inputs[0].opened
     for found in inputs[1:]:
-        for key in _MUST_AGREE:
-            one, two = first.settings.get(key), found.opened.settings.get(key)
+        for key in (*_MUST_AGREE, "target_parameters"):
+            one, two = _value(first, key), _value(found.opened, key)
             if (one or None) != (two or None):
                 raise FatalError(
                     f"{first.spec} and {found.opened.spec} differ in {key}: {one!r} and {two!r}",

@@ -23,6 +23,8 @@ class Planned:
     """One module of the result."""
 
     name: str
+    key: str
+    """What patterns are matched against: the module's name, or that of a parameter of it."""
     parts: Parts
     rank: int
     """Of each expert's matrices."""
@@ -49,8 +51,11 @@ def plan(
             rank = _factor_rank(name, parts, ranks, recipe)
         dtypes = {i.opened.file.entries[n].dtype for i, m in parts for n in (m.left, m.right)}
         planned.append(
-            Planned(name, parts, rank, widest(dtypes), scale_of(parts) if recipe.is_exact else 1.0)
-        )
+            Planned(
+                name, parts[0][1].key, parts, rank, widest(dtypes),
+                scale_of(parts) if recipe.is_exact else 1.0,
+            )
+        )  # fmt: skip
     planned = _with_companions(planned)
     return _with_common_scale(planned) if recipe.is_exact else planned
 
@@ -76,7 +81,7 @@ def config_of(
     inputs: Sequence[Input], planned: Sequence[Planned]
 ) -> tuple[dict[str, Any], int, float]:
     """PEFT's config of the result, its rank and its alpha."""
-    ranks = {p.name: p.rank for p in planned}
+    ranks = {p.key: p.rank for p in planned}
     rank = Counter(ranks.values()).most_common(1)[0][0]
     scale = planned[0].scale
     other = patterns({name: value for name, value in ranks.items() if value != rank}, ranks)
@@ -94,12 +99,17 @@ def config_of(
         modules_to_save=_union(inputs, "modules_to_save"),
     )
     targets = {_targets(i.opened) for i in inputs}
-    if len(targets) > 1 or any(set(i.opened.modules) != set(ranks) for i in inputs):
+    names = {p.name for p in planned}
+    if len(targets) > 1 or any(set(i.opened.modules) != names for i in inputs):
         for key in ("layers_to_transform", "layers_pattern", "exclude_modules"):
             config[key] = None
-        config["target_modules"] = sorted(ranks)
-    elif isinstance(config.get("target_modules"), list):
-        config["target_modules"] = sorted(config["target_modules"])
+        config["target_modules"] = sorted(p.name for p in planned if p.key == p.name)
+        # PEFT refuses a module by name of which it wraps parameters.
+        if config.get("target_parameters"):
+            config["target_parameters"] = [p.key for p in planned if p.key != p.name]
+    for key in ("target_modules", "target_parameters"):
+        if isinstance(config.get(key), list):
+            config[key] = sorted(config[key])
     return config, rank, scale * rank
 
 
@@ -165,7 +175,8 @@ def _targets(opened: OpenAdapter) -> tuple[object, ...]:
 
 
 def _union(inputs: Sequence[Input], key: str) -> list[str] | None:
-    names = {name for i in inputs for name in i.opened.settings.get(key) or ()}
+    given = [i.opened.settings.get(key) or () for i in inputs]
+    names = {name for names in given for name in ([names] if isinstance(names, str) else names)}
     return sorted(names) or None
 
 

@@ -20,7 +20,9 @@ from soup_git.arithmetic.factors import Update
 from soup_git.arithmetic.floats import Array, Stored
 from soup_git.arithmetic.products import hadamard, kronecker
 from soup_git.core.adapter import module_of
+from soup_git.core.kinds import KINDS
 from soup_git.core.manifest import Tensor
+from soup_git.core.targets import NoTargetError, Target, targets_of
 from soup_git.errors import FatalError
 from soup_git.storage import vectorbank
 from soup_git.storage.blas import use_one_blas_thread
@@ -46,6 +48,8 @@ class Module:
     right: str
     left: str
     scale: float
+    key: str
+    """What patterns of the config are matched against (`core.targets`)."""
     experts: int = 1
     """Matrices that one pair of factors holds (`target_parameters`)."""
     bias: str | None = None
@@ -105,7 +109,8 @@ class OpenAdapter:
 
     def units(self) -> dict[str, Unit]:
         """Everything the adapter holds, as rows of a comparison. Nothing is left out."""
-        units = [self._module_unit(module) for module in self.modules.values()]
+        modules = self.modules.values() if self.adapter.config.no_product is None else ()
+        units = [self._module_unit(module) for module in modules]
         units += self._product_units()
         units += self._bank_units()
         used = {name for unit in units for name in unit.tensors}
@@ -118,19 +123,22 @@ class OpenAdapter:
 
     def _product_units(self) -> Iterator[Unit]:
         """LoHa and LoKr: products that are an update of a rank that is still small."""
-        build = {"LOHA": _hadamard, "LOKR": _kronecker}.get(self.adapter.config.peft_type)
+        config = self.adapter.config
+        kind = KINDS.get(config.peft_type)
+        build = {"hadamard": _hadamard, "kronecker": _kronecker}.get(str(kind and kind.update))
         grouped: dict[str, dict[str, str]] = {}
         for name in self.file.entries:
             found = _PRODUCT.fullmatch(name)
             if found and build:
                 grouped.setdefault(found["prefix"], {})[found["part"]] = name
-        scale = float(self.settings.get("alpha", 8)) / float(self.settings.get("r", 8))
         for parts in grouped.values():
             shapes = {part: self.file.entries[name].shape for part, name in parts.items()}
             if build and product_rank(shapes) <= _MAX_PRODUCT_RANK:
                 names = tuple(parts.values())
+                module = module_of(names[0])
+                scale = (config.alpha_of(module) or 0.0) / (config.rank_of(module) or 1)
                 load = partial(self._product, build, parts, scale)
-                yield Unit(module_of(names[0]), names, scale, load)
+                yield Unit(module, names, scale, load)
 
     def _product(self, build: _Build, parts: Mapping[str, str], scale: float) -> list[Update]:
         left, right = build({p: self.file[n].read(work=np.float64) for p, n in parts.items()})
@@ -146,7 +154,9 @@ class OpenAdapter:
 
     def _from_bank(self, names: tuple[str, str]) -> list[Update]:
         a, b, bank = (self.file[n].read(work=np.float64) for n in (*names, vectorbank.BANK))
-        left, right = vectorbank.factors(a, b, bank, int(self.settings.get("topk", 2)))
+        left, right = vectorbank.factors(
+            a, b, bank, int(self.adapter.config.options.get("topk", 2))
+        )
         return [Update(Stored(left, "F64"), Stored(right, "F64"), 1.0)]
 
     def _tensor_unit(self, name: str) -> Unit:
@@ -200,7 +210,9 @@ def open_adapter(adapter: Adapter) -> OpenAdapter:
     file = TensorFile(adapter.weights, adapter.spec)
     opened = OpenAdapter(adapter, file, json.loads(adapter.config_data))
     _check_manifest(opened)
-    if adapter.config.peft_type in {"LORA", "ADALORA"}:
+    kind = KINDS.get(adapter.config.peft_type)
+    is_product = kind is not None and kind.update in {"product", "svd"}
+    if is_product and adapter.config.not_summed is None:
         _sort_lora(opened)
     else:
         opened.extras.extend(file.entries)
@@ -236,12 +248,21 @@ def _sort_lora(opened: OpenAdapter) -> None:
         if part in parts.setdefault(found["prefix"], {}):
             raise _bad(opened, f"{found['prefix']} has two tensors lora_{part}")
         parts[found["prefix"]][part] = name
+    targets = _targets(opened)
     for of_module in parts.values():
-        module = _module(opened, of_module)
+        module = _module(opened, of_module, targets)
         opened.modules[module.name] = module
 
 
-def _module(opened: OpenAdapter, parts: dict[str, str]) -> Module:
+def _targets(opened: OpenAdapter) -> Mapping[str, Target]:
+    config = opened.adapter.config
+    try:
+        return targets_of(config, opened.tensors.values()) if config.is_lora else {}
+    except NoTargetError as error:
+        raise _bad(opened, f"its config says {error}") from None
+
+
+def _module(opened: OpenAdapter, parts: dict[str, str], targets: Mapping[str, Target]) -> Module:
     some = next(iter(parts.values()))
     name = module_of(some)
     for part in ("A", "B"):
@@ -263,36 +284,26 @@ def _module(opened: OpenAdapter, parts: dict[str, str]) -> Module:
             f"the factors of {name} do not fit: lora_B is {_shape(left)}, lora_A is {_shape(right)}"
             + ("; they look transposed" if turned else ""),
         )
-    rank, alpha, experts = _rank_and_alpha(opened, name, right.shape[0])
-    if rank == 0:
+    if right.shape[0] == 0:
         raise _bad(opened, f"{name} has rank 0: it holds no update")
-    config = opened.adapter.config
-    scale = alpha / (math.sqrt(rank) if config.rslora else rank)
-    if opened.adapter.config.peft_type == "ADALORA":
-        scale = alpha / (rank + 1e-5)  # as peft.tuners.adalora.SVDLinear has it
+    target = targets.get(name)
+    if target is None:
+        scale, key, experts = _adalora_scale(opened, right.shape[0]), name, 1
+    else:
+        root = math.sqrt(target.rank) if opened.adapter.config.rslora else target.rank
+        scale, key, experts = target.alpha / root, target.key, target.matrices
     return Module(
-        name, parts["A"], parts["B"], scale, experts,
+        name, parts["A"], parts["B"], scale, key, experts,
         parts.get("B.bias"), parts.get("magnitude_vector"), parts.get("E"),
     )  # fmt: skip
 
 
-def _rank_and_alpha(opened: OpenAdapter, name: str, found: int) -> tuple[int, float, int]:
-    """The module's rank and alpha after the patterns, and how many experts share a tensor."""
-    config, settings = opened.adapter.config, opened.settings
-    if config.peft_type == "ADALORA":
-        alpha = float(settings.get("lora_alpha", 8))
-        return found, alpha if alpha > 0 else float(found), 1
-    rank, given = config.rank_of(name), config.alpha_of(name)
-    if rank is None or given is None:
-        raise _bad(opened, "its config names no rank or no alpha")
-    if not found:
-        return 0, given, 1
-    experts = 1
-    if "target_parameters" in config.options and found % rank == 0:
-        experts = found // rank
-    if experts * rank != found:
-        raise _bad(opened, f"its config says rank {rank} for {name}, its weights have rank {found}")
-    return rank, given, experts
+def _adalora_scale(opened: OpenAdapter, rank: int) -> float:
+    """As peft.tuners.adalora.SVDLinear has it: over the rank that training began with, also
+    where modules lost some of it since."""
+    options = opened.adapter.config.options
+    alpha, first = float(options.get("lora_alpha", 8)), float(options.get("init_r", 12))
+    return (alpha if alpha > 0 else rank) / (first + 1e-5)
 
 
 def _shape(entry: Entry) -> str:

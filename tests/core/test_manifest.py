@@ -280,7 +280,7 @@ def test_embedding_ranks_lie_on_the_other_axes() -> None:
 
 
 def test_experts_ranks_are_not_the_factors_rows() -> None:
-    config = lora(target_parameters=["mlp.experts"])
+    config = lora(target_parameters=["mlp.experts.down_proj"])
     make_manifest(config, pair("model.mlp.experts", 32), weights_md5="a" * 32, weights_size=1)
 
 
