@@ -10,7 +10,6 @@ model. torch, transformers and peft are imported then.
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import sys
 import time
@@ -33,7 +32,7 @@ from soup_git.evaluation.lossrows import as_data
 from soup_git.evaluation.model import Decoding, Model, OnDone
 from soup_git.evaluation.results import TaskResult
 from soup_git.evaluation.rows import EvalRow
-from soup_git.evaluation.scorecache import ScoreCache, implementation
+from soup_git.evaluation.scorecache import ScoreCache, implementation, versions
 from soup_git.evaluation.scorers import (
     Context,
     Scored,
@@ -253,7 +252,7 @@ class Runner:
             "chat_template": [self._template_sha(), self.template_date],
             "code": sha256_hex(code.read_bytes()) if code else None,
             "scorers": implementation(),
-            "libraries": {name: _version(name) for name in _LIBRARIES},
+            "libraries": versions(),
         }
 
     def _template_sha(self) -> str | None:
@@ -376,14 +375,6 @@ def named_template(choice: str | None, root: Path, tokenizer: Any) -> Any:
 
 
 _SMALL = 50_000_000  # parameters
-_LIBRARIES = ("torch", "transformers", "peft")
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _dtype(device: str) -> str:

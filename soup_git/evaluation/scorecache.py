@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +17,50 @@ from soup_git.core.text import canonical_json
 from soup_git.evaluation.results import TaskResult, result_of
 from soup_git.storage.files import bytes_of, write_atomically
 
+DECIDING = (
+    "core/answers",
+    "data/conversations",
+    "data/formats",
+    "data/schemas",
+    "data/turns",
+    "evaluation/attaching",
+    "evaluation/harness",
+    "evaluation/judge",
+    "evaluation/lossrows",
+    "evaluation/model",
+    "evaluation/pyscorer",
+    "evaluation/results",
+    "evaluation/rows",
+    "evaluation/runner",
+    "evaluation/scorers",
+    "evaluation/statistics",
+    "evaluation/toolcalls",
+    "training/leftout",
+    "training/model",
+    "training/prepared",
+    "training/templates",
+    "training/tokens",
+)
+"""The modules whose text decides a score: how rows become tokens, how the model is loaded and asked,
+how answers are scored. What they are given (a suite's task, base, adapter) is in the question."""
+LIBRARIES = ("torch", "transformers", "peft", "trl")
+"""Whose versions decide as well; of trl come chat templates."""
+
 
 @cache
-def implementation() -> str:
-    """sha256 over this room's own sources: another scorer asks another question."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
-    return sha256_hex(b"".join(file.read_bytes() for file in files))
+def implementation(package: Path = Path(__file__).parents[1]) -> str:
+    """sha256 over the sources that decide a score: another scorer asks another question."""
+    sources = (f"{name}.py\0".encode() + (package / f"{name}.py").read_bytes() for name in DECIDING)
+    return sha256_hex("".join(map(sha256_hex, sources)).encode())
+
+
+def versions(names: Sequence[str] = LIBRARIES) -> dict[str, str | None]:
+    """What is installed of each, without an import of it; None for nothing."""
+    found: dict[str, str | None] = dict.fromkeys(names)
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 @dataclass(frozen=True)
