@@ -145,7 +145,7 @@ def merge(
         typer.Option(
             "--weights",
             metavar="W,W...",
-            help="One per adapter. [default: 1/N each; without -o, 1 each]",
+            help="One per adapter. [default: 1/N each]",
         ),
     ] = None,
     expression: Annotated[

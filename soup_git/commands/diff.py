@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from soup_git.commands.fetching import with_weights
-from soup_git.core.adapter import module_of
+from soup_git.core.adapter import INIT, module_of
 from soup_git.core.drift import (
     DriftSummary,
     LayerDrift,
@@ -89,7 +89,7 @@ def compare(first: Adapter, second: Adapter) -> DriftReport:
     pairs = _pairs(a, b)
     found = _measured(pairs)
     found.sort(key=lambda m: (-_rank_key(m.layer), -m.layer.frobenius, m.layer.module))
-    return DriftReport([m.layer for m in found], _summary(a, b, found, _notes(pairs)))
+    return DriftReport([m.layer for m in found], _summary(a, b, found, _notes(a, b, pairs)))
 
 
 def change_of(
@@ -240,13 +240,20 @@ def _same(a: OpenAdapter, b: OpenAdapter, first: Unit | None, second: Unit | Non
     ]
 
 
-def _notes(pairs: Sequence[_Pair]) -> list[str]:
+def _notes(a: OpenAdapter, b: OpenAdapter, pairs: Sequence[_Pair]) -> list[str]:
+    inits = {o.spec: o.adapter.config.options.get(INIT) for o in (a, b)}
+    notes = [
+        f"{spec} was initialised with {init}, which changes the base too: its factors are compared, which"
+        " are not its update of the base"
+        for spec, init in inits.items()
+        if init
+    ]
     others = [pair.module for pair in pairs if not pair.is_update]
-    if not others:
-        return []
-    some = ", ".join(others[:3]) + (", …" if len(others) > 3 else "")
-    count = f"{len(others)} tensor{'s' if len(others) > 1 else ''}"
-    return [f"{count} compared as numbers, not as an update of the base: {some}"]
+    if others:
+        some = ", ".join(others[:3]) + (", …" if len(others) > 3 else "")
+        count = f"{len(others)} tensor{'s' if len(others) > 1 else ''}"
+        notes.append(f"{count} compared as numbers, not as an update of the base: {some}")
+    return notes
 
 
 def _summary(

@@ -149,7 +149,12 @@ def _parts(git: GitRepo) -> list[_Part]:
     attributes = [line for line in template_text("gitattributes").splitlines() if line]
     return [
         _dvc(git),
-        _lines(git, ".gitattributes", attributes, "adapter.manifest, *.dvc, dvc.lock, soup.lock"),
+        _lines(
+            git,
+            ".gitattributes",
+            attributes,
+            "adapter.manifest, adapter_config.json, *.dvc, dvc.lock, soup.lock",
+        ),
         _lines(git, ".gitignore", IGNORED, "weights stay out of git"),
         _lines(git, ".dvcignore", [TEMPORARY], "what a killed command may leave"),
         _hooks(git),

@@ -14,7 +14,7 @@ from soup_git.commands.follow import say_merged
 from soup_git.commands.mergedriver import Names, Texts, merge_file
 from soup_git.core.dvcyaml import freeze_stage
 from soup_git.core.lock import LOCK
-from soup_git.core.manifest import MANIFEST
+from soup_git.core.manifest import CONFIG, MANIFEST
 from soup_git.core.threeway import MAX_SIDES, Combination, has_origin, parse_combination, pick
 from soup_git.errors import ExitCode, FatalError
 from soup_git.render.report import say
@@ -259,7 +259,7 @@ class _Octopus:
 
 def _is_driven(path: str) -> bool:
     name = path.rpartition("/")[2]
-    return name in {MANIFEST, DVC_LOCK, LOCK} or name.endswith(POINTER_SUFFIX)
+    return name in {CONFIG, MANIFEST, DVC_LOCK, LOCK} or name.endswith(POINTER_SUFFIX)
 
 
 def _in_conflict(paths: Sequence[str], why: str) -> FatalError:

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from soup_git.commands.fetching import fetch_missing
+from soup_git.core.adapter import config_object
+from soup_git.core.configmerge import merge_configs
 from soup_git.core.lock import LOCK, parse_lock
-from soup_git.core.manifest import CONFLICT_NOTE, MANIFEST, parse_manifest
+from soup_git.core.manifest import CONFIG, CONFLICT_NOTE, MANIFEST, parse_manifest
 from soup_git.core.text import printable
 from soup_git.core.threeway import STEP, ConflictError, summarised
 from soup_git.core.waysout import take_one_side
@@ -22,7 +24,7 @@ from soup_git.errors import FatalError
 from soup_git.render.report import say
 from soup_git.storage.gitformats import heads_being_merged
 from soup_git.storage.snapshot import DVC_LOCK
-from soup_git.storage.textmerge import MergedText, in_conflict
+from soup_git.storage.textmerge import MergedText, in_conflict, merge_texts
 from soup_git.storage.threeway import Merged, Merger
 from soup_git.storage.underway import operation
 from soup_git.storage.workspace import Workspace
@@ -79,6 +81,8 @@ def merge_file(
         return _merge_manifest(merger, texts, names)
     if name == LOCK:
         return _merge_soup_lock(merger, texts)
+    if name == CONFIG:
+        return _merge_config(workspace, texts)
     # Late: a merge of manifests reads no YAML.
     from soup_git.storage.dvcmerge import merge_dvc_lock, merge_pointer
 
@@ -113,6 +117,21 @@ def _merge_soup_lock(merger: Merger, texts: Texts) -> MergedText:
             " more; git soup lock write pins what the merge gave"
         )
     return MergedText(lock.text().encode(), is_clean=True)
+
+
+def _merge_config(workspace: Workspace, texts: Texts) -> MergedText:
+    """By meaning; what is no config (rerere hands us texts in conflict) line by line."""
+    try:
+        origin = config_object(texts.origin, texts.path) if texts.origin.strip() else None
+        sides = [config_object(side, texts.path) for side in texts.sides]
+    except FatalError:
+        return merge_texts(workspace.git, texts.origin, texts.sides)
+    end = "\n" if any(side.endswith(b"\n") for side in texts.sides) else ""
+    merged = merge_configs(origin, sides, end)
+    if not merged.conflicts:
+        return MergedText(merged.sides[0], is_clean=True)
+    say(f"  {texts.path}: both sides changed {' and '.join(map(printable, merged.conflicts))}")
+    return merge_texts(workspace.git, merged.origin, merged.sides)
 
 
 # -- what is said -----------------------------------------------------------------------------

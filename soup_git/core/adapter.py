@@ -85,7 +85,7 @@ class AdapterConfig:
 
 def parse_adapter_config(data: bytes, where: str) -> AdapterConfig:
     """Read the bytes of an `adapter_config.json`; `where` names them in errors."""
-    raw = _json_object(data, where)
+    raw = config_object(data, where)
     peft_type = raw.get("peft_type")
     if not isinstance(peft_type, str) or not peft_type.replace("_", "").isalnum():
         raise FatalError(
@@ -102,9 +102,11 @@ def parse_adapter_config(data: bytes, where: str) -> AdapterConfig:
 
 
 def _lora(config: AdapterConfig, raw: dict[str, Any], where: str) -> AdapterConfig:
-    options = {key: raw[key] for key in _OPTIONS if raw.get(key)}
-    if "target_parameters" in options:
-        options["target_parameters"] = sorted(set(options["target_parameters"]))
+    options = {
+        key: canonical(key, raw[key])
+        for key in _OPTIONS
+        if raw.get(key) and (key != INIT or moves_base(raw[key]))
+    }
     return _replace(
         config,
         rank=_checked(raw, "r", 8, _is_rank, _RANK, where),
@@ -139,17 +141,52 @@ def _other(config: AdapterConfig, raw: dict[str, Any], where: str) -> AdapterCon
 
 # Keys of PEFT's LoraConfig, besides rank and scaling, without which the factors cannot be
 # turned into an update of the base: a merge driver sees the manifest, never the config.
+INIT = "init_lora_weights"
 _OPTIONS = (
-    "alora_invocation_tokens", "arrow_config", "kasa_config", "layer_replication",
+    "alora_invocation_tokens", "arrow_config", INIT, "kasa_config", "layer_replication",
     "monteclora_config", "target_parameters", "trainable_token_indices", "use_bdlora",
     "use_qalora",
 )  # fmt: skip
 
 _RANK = "a whole number of at least 1"
+SETS = frozenset({
+    "exclude_modules", "feedforward_modules", "layers_pattern", "layers_to_transform",
+    "modules_to_save", "target_modules", "target_parameters",
+})  # fmt: skip
+"""Keys whose lists PEFT reads as sets: their order means nothing, and differs between processes."""
+
+# PEFT's initialisations of A and B that leave the base as it is. The others (pissa, pissa_niter_N,
+# olora, corda, loftq, lora_ga) take from the base what they put into A and B, when the adapter is
+# loaded again too: the factors as they are stored are not the adapter's update of the base.
+_PLAIN_INITS = frozenset({"default", "eva", "gaussian", "orthogonal"})
+
+
+def moves_base(init: object) -> bool:
+    """Whether an adapter with this `init_lora_weights` changes the base, too; an unknown one may."""
+    return isinstance(init, str) and init.lower() not in _PLAIN_INITS
+
+
+CONVERT = (
+    "save it as a plain LoRA: save_pretrained(DIR, path_initial_model_for_weight_conversion=INIT)"
+)
+"""What makes the factors of an adapter whose initialisation moved the base its update of it."""
+
+
+def canonical(key: str, value: Any) -> Any:
+    """A key's value in the one form that its meaning has: a set is sorted."""
+    if key not in SETS or not isinstance(value, list):
+        return value
+    if not all(isinstance(item, str | int) for item in value):
+        return value
+    words = sorted(item for item in value if isinstance(item, str))
+    return list(dict.fromkeys([*sorted(i for i in value if isinstance(i, int)), *words]))
+
+
 _FIX = "git checkout -- {0}, or save the adapter again with PEFT's model.save_pretrained(DIR)"
 
 
-def _json_object(data: bytes, where: str) -> dict[str, Any]:
+def config_object(data: bytes, where: str) -> dict[str, Any]:
+    """The JSON object that an `adapter_config.json` is, its values unchecked."""
     if len(data) > MAX_CONFIG_BYTES:
         raise FatalError(
             f"{where} is {len(data):,} bytes; at most 1 MiB is read", hint=_FIX.format(where)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-from soup_git.core.adapter import AdapterConfig, module_of
+from soup_git.core.adapter import INIT, SETS, AdapterConfig, canonical, module_of
 from soup_git.core.digests import sha256_hex
 from soup_git.core.targets import NoTargetError, Target, targets_of
 from soup_git.core.waysout import take_one_side
@@ -175,8 +175,16 @@ def agrees(manifest: Manifest, config: AdapterConfig, where: str = CONFIG) -> bo
     )
     if expected == manifest:
         return True
+    found = tuple(settled(pair) for pair in manifest.header)
     before = tuple(_as_before(config, manifest.tensors, manifest.facts))
-    return before == tuple(settled(pair) for pair in manifest.header)
+    return any(found == _as_written(header, manifest) for header in (expected.header, before))
+
+
+def _as_written(
+    header: tuple[tuple[str, str], ...], manifest: Manifest
+) -> tuple[tuple[str, str], ...]:
+    """A header without the lines that an earlier version did not write yet."""
+    return tuple(pair for pair in header if pair[0] != INIT or manifest.get(INIT) is not None)
 
 
 def config_bytes(header: Iterable[tuple[str, str]]) -> bytes:
@@ -252,9 +260,7 @@ def _as_before(
 def settled(pair: tuple[str, str]) -> tuple[str, str]:
     """A header line without an order that means nothing."""
     key, value = pair
-    names = _value(value) if key == "target_parameters" else None
-    is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    return (key, _json(sorted(set(names or ())))) if is_list else pair
+    return (key, _json(canonical(key, _value(value)))) if key in SETS else pair
 
 
 def _by_module(tensors: Iterable[Tensor]) -> dict[str, list[Tensor]]:

@@ -16,7 +16,7 @@ from fractions import Fraction
 from itertools import groupby
 from typing import Literal, TypeVar
 
-from soup_git.core.adapter import AdapterConfig, parse_adapter_config
+from soup_git.core.adapter import CONVERT, INIT, AdapterConfig, parse_adapter_config
 from soup_git.core.kinds import NO_PRODUCT
 from soup_git.core.manifest import FACTS, FILE, Manifest, Tensor, config_bytes, settled
 from soup_git.core.targets import NoTargetError, rank_axis, targets_of
@@ -111,6 +111,8 @@ class Clash:
 
     module: str
     reason: str
+    hint: str | None = None
+    """Where another command helps than the one that merges by hand."""
 
 
 class ConflictError(FatalError):
@@ -119,7 +121,8 @@ class ConflictError(FatalError):
     code = ExitCode.CHECK_FAILED
 
     def __init__(self, clashes: Sequence[Clash], *, hint: str) -> None:
-        super().__init__("; ".join(summarised(clashes)), hint=hint)
+        own = next((clash.hint for clash in clashes if clash.hint), None)
+        super().__init__("; ".join(summarised(clashes)), hint=own or hint)
         self.clashes = tuple(clashes)
 
 
@@ -171,6 +174,9 @@ def decide(origin: Manifest, sides: Sequence[Manifest]) -> Decision:
         groups = [version.get(name) for version in versions]
         choice = _choose(name, before.get(name), groups)
         choices.append(choice)
+        if choice.kind == "combined" and INIT in merged.options:
+            clashes.append(_moved(name, merged.options[INIT]))
+            continue
         reason = _combine_reason(merged, before.get(name), groups, choice)
         is_factor = any(".lora_" in t.name for group in groups for t in group or ())
         if reason is None and is_retrained and is_factor and merged.is_lora:
@@ -320,7 +326,11 @@ def _merged_header(
     for key in dict.fromkeys([*before, *(key for head in heads for key in head)]):
         values = [head.get(key) for head in heads]
         agreed, value = pick(before.get(key), values)
-        if len(set(values)) > 1 and key == "base":
+        is_init = key == INIT and len({*values, before.get(key)}) > 1
+        if is_init and sum(side.tensors != origin.tensors for side in sides) > 1:
+            named = {value for value in [before.get(key), *values] if value}
+            clashes.append(_moved("", " and ".join(sorted(v.strip('"') for v in named))))
+        elif len(set(values)) > 1 and key == "base":
             clashes.append(Clash("", f"the base model differs: {_listed(values)}"))
         elif not agreed:
             was = before.get(key) or "not set"
@@ -339,6 +349,16 @@ def _merged_header(
             reason = f"the merge base is for {before.get(key)}, and both sides changed the weights"
             clashes.append(Clash("", reason))
     return merged, clashes
+
+
+def _moved(module: str, init: str) -> Clash:
+    what = "it" if module else "the weights"
+    return Clash(
+        module,
+        f"both sides changed {what}, and a version was initialised with {init}, which changes the base too:"
+        " its factors are not its update of the base",
+        CONVERT,
+    )
 
 
 def _scalars(manifest: Manifest) -> dict[str, str]:

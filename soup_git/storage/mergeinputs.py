@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from soup_git.arithmetic.elementwise import Settings
 from soup_git.arithmetic.strategies import Linear, Strategy
+from soup_git.core.adapter import CONVERT, INIT, moves_base
 from soup_git.core.groups import GroupWeights
 from soup_git.core.kinds import KINDS, NO_PRODUCT
 from soup_git.errors import FatalError
@@ -17,8 +18,6 @@ _MUST_AGREE = (
     "task_type", "bias", "fan_in_fan_out", "layer_replication", "trainable_token_indices", "alora_invocation_tokens", "megatron_config", "use_qalora",
     "qalora_group_size", "velora_config",
 )  # fmt: skip
-# Initialisations that leave the base as it is; the others also change it (FIELD: PEFT).
-_PLAIN_INIT = (True, False, None, "gaussian", "eva", "orthogonal", "default")
 
 
 @dataclass(frozen=True)
@@ -103,12 +102,12 @@ def refuse_what_cannot_merge(inputs: Sequence[Input]) -> None:
             raise FatalError(
                 f"{opened.spec} holds no LoRA factors", hint=f"git soup show {opened.spec}"
             )
-        init = opened.settings.get("init_lora_weights")
-        if not isinstance(init, bool) and init not in _PLAIN_INIT:
+        init = opened.settings.get(INIT)
+        if moves_base(init):
             raise FatalError(
                 f"{opened.spec} was initialised with {init!r}, which changes the base too: its"
                 " factors are not its update of the base",
-                hint="save it as a plain LoRA: save_pretrained(DIR, path_initial_model_for_weight_conversion=INIT)",
+                hint=CONVERT,
             )
     _refuse_disagreement(inputs)
 

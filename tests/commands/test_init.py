@@ -107,6 +107,22 @@ def test_texts_of_the_user_stay(new, soup):
     assert Path(".gitignore").read_bytes().startswith(b"caf\xe9\n*.tmp\n")
 
 
+def test_a_workspace_of_an_older_version_is_told_what_it_lacks_and_gets_it(new, soup, git):
+    soup("init")
+    git("commit", "-qm", "init")
+    path = Path(".gitattributes")
+    line = "adapter_config.json merge=soup\n"
+    before = path.read_text().replace(line, "")
+    path.write_text(before)
+    git("commit", "-qam", "as it was")
+    done = soup("init", "--check", check=False)
+    assert done.returncode == 1 and line.strip() in done.stdout
+    soup("init")
+    assert path.read_text().startswith(before) and line in path.read_text()
+    assert git("check-attr", "merge", "a/adapter_config.json").stdout.endswith(": soup\n")
+    assert soup("init", "--check").returncode == 0
+
+
 def test_from_a_subfolder(new, soup):
     Path("a/b").mkdir(parents=True)
     soup("init", cwd=new / "a" / "b")

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from soup_git.core.adapter import AdapterConfig, is_safe_pattern, module_of, parse_adapter_config
-from soup_git.core.manifest import FIRST_LINE, Manifest, Tensor, make_manifest, parse_manifest
+from soup_git.core.manifest import (
+    FIRST_LINE,
+    Manifest,
+    Tensor,
+    agrees,
+    config_bytes,
+    make_manifest,
+    parse_manifest,
+)
 from soup_git.errors import FatalError
 
 HEX64 = st.text("0123456789abcdef", min_size=64, max_size=64)
@@ -385,3 +394,37 @@ def test_git_follows_a_rename_with_a_retrain(family: str, tmp_path: Path) -> Non
     assert re.match(
         r" rename old => new \((5[3-9]|[67]\d)%\)", git("diff", "--cached", "-M", "--summary")
     )
+
+
+# -- lines that are new ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "init", ["pissa", "pissa_niter_4", "OLoRA", "corda", "loftq", "lora_ga", "new"]
+)
+def test_an_initialisation_that_moved_the_base_is_in_the_header(init):
+    raw = {"peft_type": "LORA", "r": 1, "lora_alpha": 1, "init_lora_weights": init}
+    config = parse_adapter_config(json.dumps(raw).encode(), "x")
+    manifest = make_manifest(config, [], weights_md5="0" * 32, weights_size=1)
+    assert manifest.get("init_lora_weights") == json.dumps(init)
+    assert parse_adapter_config(config_bytes(manifest.header), "x") == config
+    # One that was written before the line was is no drift; one that says otherwise is.
+    old = [pair for pair in manifest.header if pair[0] != "init_lora_weights"]
+    assert agrees(replace(manifest, header=tuple(old)), config)
+    plain = parse_adapter_config(json.dumps({**raw, "init_lora_weights": True}).encode(), "x")
+    assert not agrees(manifest, plain)
+
+
+@pytest.mark.parametrize("init", [True, False, None, "gaussian", "eva", "orthogonal"])
+def test_one_that_did_not_is_not(init):
+    raw = {"peft_type": "LORA", "r": 1, "lora_alpha": 1, "init_lora_weights": init}
+    assert parse_adapter_config(json.dumps(raw).encode(), "x").options == {}
+
+
+def test_the_order_of_target_parameters_is_no_drift():
+    raw = {"peft_type": "LORA", "r": 1, "lora_alpha": 1, "target_parameters": ["b.w", "a.w"]}
+    config = parse_adapter_config(json.dumps(raw).encode(), "x")
+    manifest = make_manifest(config, [], weights_md5="0" * 32, weights_size=1)
+    assert manifest.get("target_parameters") == '["a.w","b.w"]'
+    old = tuple((k, '["b.w","a.w"]' if k == "target_parameters" else v) for k, v in manifest.header)
+    assert agrees(replace(manifest, header=old), config)

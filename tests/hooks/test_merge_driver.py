@@ -529,3 +529,138 @@ def test_weights_that_two_manifests_describe_are_told_apart_by_what_is_merged(si
     done = git("cherry-pick", "stronger", check=False)
     assert done.returncode == 1
     assert "2 manifests that differ describe the weights" in done.stderr
+
+
+# -- configs ----------------------------------------------------------------------------------
+
+
+def rewritten(**values: object) -> None:
+    path = Path(ADAPTER, "adapter_config.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}, indent=2))
+
+
+def config_sides(git, soup, make_adapter, ours: dict[str, object], theirs: dict[str, object]):
+    """Both sides retrained, and wrote a config of their own."""
+
+    def trained(seed: int, values: dict[str, object]):
+        def change() -> None:
+            nudge(ADAPTER, seed)
+            rewritten(**values)
+
+        return change
+
+    two_sides(git, soup, make_adapter, trained(2, ours), trained(3, theirs))
+
+
+def test_the_order_in_which_peft_wrote_a_set_is_no_conflict(repo, git, soup, make_adapter):
+    config_sides(
+        git, soup, make_adapter,
+        {"target_modules": ["down_proj", "q_proj"], "peft_version": "0.21.2"},
+        {"target_modules": ["q_proj", "down_proj"], "peft_version": "0.21.10", "auto_mapping": None},
+    )  # fmt: skip
+    git("merge", "politer")
+    text = Path(ADAPTER, "adapter_config.json").read_text()
+    found = json.loads(text)
+    assert found["target_modules"] == ["down_proj", "q_proj"]
+    assert found["peft_version"] == "0.21.10"
+    assert text == json.dumps(found, indent=2, sort_keys=True)
+    assert f"clean  {ADAPTER}" in soup("status").stdout
+    is_whole(git, soup)
+    merged = git("rev-parse", f"HEAD:{ADAPTER}/adapter_config.json").stdout
+    git("switch", "-q", "politer")
+    git("merge", "main~1")
+    assert git("rev-parse", f"HEAD:{ADAPTER}/adapter_config.json").stdout == merged
+
+
+def test_what_both_wrote_differently_is_a_conflict_in_that_line_alone(
+    repo, git, soup, make_adapter
+):
+    config_sides(
+        git, soup, make_adapter,
+        {"lora_dropout": 0.1, "target_modules": ["q_proj", "down_proj"]},
+        {"lora_dropout": 0.2, "target_modules": ["down_proj", "q_proj"], "r": 8},
+    )  # fmt: skip
+    done = git("merge", "politer", check=False)
+    assert done.returncode == 1
+    assert "adapter_config.json: both sides changed lora_dropout" in done.stderr
+    path = Path(ADAPTER, "adapter_config.json")
+    marked = path.read_text()
+    inside = marked.partition("<<<<<<< ours\n")[2].partition(">>>>>>>")[0].splitlines()
+    assert [line.strip() for line in inside] == [
+        '"lora_dropout": 0.1,', "=======", '"lora_dropout": 0.2,',
+    ]  # fmt: skip
+    # Resolved as any text: the rest agrees with the manifest.
+    lines = [li for li in marked.splitlines() if li[:7] not in {"<<<<<<<", "=======", ">>>>>>>"}]
+    lines.remove('  "lora_dropout": 0.2,')
+    path.write_text("\n".join(lines))
+    git("add", ADAPTER)
+    git("commit", "-qm", "Join")
+    soup("checkout")
+    assert f"clean  {ADAPTER}" in soup("status").stdout
+
+
+def test_a_config_that_is_no_json_merges_line_by_line(repo, git, soup, make_adapter):
+    two_sides(git, soup, make_adapter, lambda: nudge(ADAPTER, 2), lambda: nudge(ADAPTER, 3))
+    Path("adapter_config.json").write_text("1\n2\n3\n4\n")
+    git("add", ".")
+    git("commit", "-qm", "no adapter's")
+    git("branch", "other")
+    Path("adapter_config.json").write_text("one\n2\n3\n4\n")
+    git("commit", "-qam", "ours")
+    git("switch", "-q", "other")
+    Path("adapter_config.json").write_text("1\n2\n3\nfour\n")
+    git("commit", "-qam", "theirs")
+    git("merge", "main")
+    assert Path("adapter_config.json").read_text() == "one\n2\n3\nfour\n"
+
+
+def test_several_revisions_merge_their_configs_by_meaning(repo, git, soup, make_adapter):
+    config_sides(
+        git, soup, make_adapter,
+        {"target_modules": ["down_proj", "q_proj"], "peft_version": "0.20.0"},
+        {"target_modules": ["q_proj", "down_proj"], "peft_version": "0.21.0"},
+    )  # fmt: skip
+    git("branch", "third", "main~1")
+    git("switch", "-q", "third")
+    soup("checkout")
+    commit_change(git, soup, lambda: (nudge(ADAPTER, 4), rewritten(peft_version="0.19.0")), "third")
+    git("switch", "-q", "main")
+    soup("merge", "politer", "third")
+    found = json.loads(Path(ADAPTER, "adapter_config.json").read_text())
+    assert found["peft_version"] == "0.21.0"
+    assert f"clean  {ADAPTER}" in soup("status").stdout
+
+
+@pytest.mark.parametrize("init", ["pissa", "olora", "corda", "loftq", "lora_ga"])
+@pytest.mark.parametrize("of", [("theirs",), ("origin", "ours", "theirs")])
+def test_factors_of_a_base_that_was_moved_are_not_combined(of, init, repo, git, soup, make_adapter):
+    values = {
+        side: {"init_lora_weights": init if side in of else True} for side in ("ours", "theirs")
+    }
+
+    def trained(seed: int, side: str):
+        return lambda: (nudge(ADAPTER, seed), rewritten(**values[side]))
+
+    origin = {"init_lora_weights": init} if "origin" in of else {}
+    two_sides(git, soup, make_adapter, trained(2, "ours"), trained(3, "theirs"), **origin)
+    text = conflict(
+        git, soup, f"initialised with {init}, which changes the base too",
+        "hint: save it as a plain LoRA: save_pretrained",
+    )  # fmt: skip
+    assert "its factors are compared, which are not its update" in text
+    done = git("cherry-pick", "politer", check=False)
+    assert done.returncode == 1 and f"initialised with {init}" in done.stderr
+    git("cherry-pick", "--abort")
+    notes = json.loads(soup("diff", "main", "politer", "--json").stdout)["summary"]["notes"]
+    assert f"politer was initialised with {init}, which changes the base too" in notes[-1]
+
+
+def test_one_side_alone_may_have_moved_the_base(repo, git, soup, make_adapter):
+    two_sides(
+        git, soup, make_adapter,
+        lambda: Path("other").write_text("x"),
+        lambda: (nudge(ADAPTER, 3), rewritten(init_lora_weights="pissa")),
+    )  # fmt: skip
+    git("merge", "-q", "politer")
+    assert 'init_lora_weights "pissa"' in Path(ADAPTER, "adapter.manifest").read_text()
+    assert f"clean  {ADAPTER}" in soup("status").stdout
