@@ -25,6 +25,8 @@ _PRODUCT_ROWS = 2048
 # How often the terms of ‖D‖² may exceed their sum before float32 Grams are not trusted:
 # 16·6e-8 is below the 1e-6 that a drift's norm is promised to.
 _MAX_CANCELLATION = 16.0
+# How much larger one norm may be than the other before an inner product is not taken from norms.
+_MAX_UNEQUAL = 4.0
 
 
 class Update(NamedTuple):
@@ -43,21 +45,18 @@ class Update(NamedTuple):
         return self.left.shape[0], self.right.shape[1]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Two updates of one module: squared norms, and squared singular values of each."""
+    """Two updates of one module: norms, and squared singular values of each."""
 
     norm_a: float
     norm_b: float
     norm_difference: float
+    inner: float
+    """⟨ΔW_a, ΔW_b⟩"""
     squares_a: Array
     squares_b: Array
     squares_difference: Array
-
-    @property
-    def inner(self) -> float:
-        """⟨ΔW_a, ΔW_b⟩"""
-        return (self.norm_a**2 + self.norm_b**2 - self.norm_difference**2) / 2
 
 
 def effective_rank(squares: Array) -> float:
@@ -147,10 +146,19 @@ def _alone(a: Sequence[Update], b: Sequence[Update], *, same: bool) -> list[Comp
     """What is only on one side is the difference; what is the same has none."""
     zero = (0.0, np.zeros(1))
     parts = []
-    for norm, squares in [measure(update) for update in a or b]:
-        one, two = (norm, squares) if a else zero, (norm, squares) if b else zero
-        change = zero if same else (norm, squares)
-        parts.append(Comparison(one[0], two[0], change[0], one[1], two[1], change[1]))
+    for own in [measure(update) for update in a or b]:
+        one, two, change = own if a else zero, own if b else zero, zero if same else own
+        parts.append(
+            Comparison(
+                norm_a=one[0],
+                norm_b=two[0],
+                norm_difference=change[0],
+                inner=one[0] * two[0],
+                squares_a=one[1],
+                squares_b=two[1],
+                squares_difference=change[1],
+            )
+        )
     return parts
 
 
@@ -165,7 +173,10 @@ def _joined(parts: Sequence[Comparison]) -> Comparison:
         np.concatenate(values)
         for values in zip(*[(p.squares_a, p.squares_b, p.squares_difference) for p in parts], strict=True)
     ]  # fmt: skip
-    return Comparison(norms[0], norms[1], norms[2], spectra[0], spectra[1], spectra[2])
+    return Comparison(
+        norm_a=norms[0], norm_b=norms[1], norm_difference=norms[2], inner=sum(p.inner for p in parts),
+        squares_a=spectra[0], squares_b=spectra[1], squares_difference=spectra[2],
+    )  # fmt: skip
 
 
 def _shapes(updates: Sequence[Update]) -> str:
@@ -238,12 +249,26 @@ def _compare_alike(pairs: Sequence[tuple[Update, Update]]) -> list[Comparison]:
             norm_a=abs(u) * float(norms[0][i]),
             norm_b=abs(u) * float(norms[1][i]),
             norm_difference=abs(u) * float(norms[2][i]),
+            inner=u * u * _inner_of(pairs[i], factors[i], *(float(norm[i]) for norm in norms)),
             squares_a=u * u * squares[0][i],
             squares_b=u * u * squares[1][i],
             squares_difference=u * u * squares[2][i],
         )
         for i, u in enumerate(units)
     ]
+
+
+def _inner_of(
+    pair: tuple[Update, Update], factors: tuple[float, float], a: float, b: float, difference: float
+) -> float:
+    """⟨ΔW_a, ΔW_b⟩ from the three norms, where these are of one size.
+
+    Beside a large update a small one vanishes in ‖ΔW_a‖² + ‖ΔW_b‖² − ‖D‖²: of 1 to 1e-6 not
+    even the sign is right. Then from the factors.
+    """
+    if max(a, b) <= _MAX_UNEQUAL * min(a, b):
+        return (a * a + b * b - difference * difference) / 2
+    return inner(*(u._replace(scale=f) for u, f in zip(pair, factors, strict=True)))
 
 
 def _fitted(squares: Array, count: int) -> Array:

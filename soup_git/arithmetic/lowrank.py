@@ -302,12 +302,26 @@ def randomized(matrix: Array, rank: int, seed: int = 0) -> LowRank:
     u, s, vt = np.linalg.svd(basis.T @ matrix, full_matrices=False)
     kept = min(rank, len(s))
     half = np.sqrt(s[:kept])
-    flat = matrix.reshape(-1)
-    norm2 = sum(float(np.dot(part, part)) for part in np.array_split(flat, max(1, flat.size >> 22)))
-    residual = math.sqrt(max(norm2 - float(np.square(s[:kept], dtype=np.float64).sum()), 0.0))
+    left = (basis @ u[:, :kept]) * half
+    right = half[:, None] * vt[:kept]
+    norm, residual = _norm_and_residual(matrix, left, right)
     return whole(
-        _padded((basis @ u[:, :kept]) * half, rank),
-        np.ascontiguousarray(_padded((half[:, None] * vt[:kept]).T, rank).T),
-        math.sqrt(norm2),
-        residual,
+        _padded(left, rank), np.ascontiguousarray(_padded(right.T, rank).T), norm, residual
     )
+
+
+def _norm_and_residual(matrix: Array, left: Array, right: Array) -> tuple[float, float]:
+    """(‖M‖, ‖M − left·right‖), entry by entry in float64.
+
+    ‖M‖² − Σσ² would be the residual's square, too; but both are sums in float32, and of two
+    large ones that nearly agree the rounding of whatever kernel BLAS took is all that is left.
+    """
+    wide = right.astype(np.float64)
+    squares = np.zeros(2)
+    step = max(1, _BLOCK_VALUES // max(matrix.shape[1], 1))
+    for start in range(0, len(matrix), step):
+        block = matrix[start : start + step].astype(np.float64)
+        squares[0] += np.vdot(block, block)
+        block -= left[start : start + step].astype(np.float64) @ wide
+        squares[1] += np.vdot(block, block)
+    return math.sqrt(squares[0]), math.sqrt(squares[1])

@@ -102,6 +102,17 @@ def test_a_small_update_beside_a_large_one_keeps_its_norm(size):
         assert found.norm_b == pytest.approx(wanted, rel=1e-6)
         assert turned.norm_a == pytest.approx(wanted, rel=1e-6)
         assert found.norm_difference == pytest.approx(np.linalg.norm(dense(b) - dense(a)), rel=1e-6)
+        cosine = np.vdot(dense(a), dense(b)) / np.linalg.norm(dense(a)) / wanted
+        assert found.inner / found.norm_a / found.norm_b == pytest.approx(cosine, abs=1e-6)
+        assert turned.inner == pytest.approx(found.inner, rel=1e-3)
+
+
+def test_a_small_update_of_another_rank_keeps_its_angle():
+    rng = np.random.default_rng(10)
+    a, b = update(rng, 300, 400, 8), update(rng, 300, 400, 4, scale=1e-6)
+    found = compare(a, b)
+    cosine = np.vdot(dense(a), dense(b)) / np.linalg.norm(dense(a)) / np.linalg.norm(dense(b))
+    assert found.inner / found.norm_a / found.norm_b == pytest.approx(cosine, abs=1e-6)
 
 
 @settings(max_examples=25, deadline=None)
