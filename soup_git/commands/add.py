@@ -28,8 +28,10 @@ from soup_git.core.manifest import (
 from soup_git.core.names import check_name
 from soup_git.errors import FatalError
 from soup_git.render.report import Table, say, size
-from soup_git.storage.dvcfiles import POINTER_SUFFIX, pointer_text
+from soup_git.storage.dvcfiles import POINTER_SUFFIX
+from soup_git.storage.dvcobjects import is_cache_link
 from soup_git.storage.files import inside, write_atomically
+from soup_git.storage.holders import own_pointer, stage_output
 from soup_git.storage.manifests import ManifestIndex
 from soup_git.storage.resolver import no_weights
 from soup_git.storage.snapshot import inside_folder
@@ -66,13 +68,15 @@ class AddReport:
 def add(workspace: Workspace, folders: Sequence[Path]) -> AddReport:
     """Track the adapters in `folders`; every one is checked before any is stored."""
     named = [(folder, _adapter_path(workspace, folder)) for folder in folders]
-    configs = [_check(workspace, folder, path) for folder, path in named]
+    configs = [_check(folder, path) for folder, path in named]
+    made = {path: stage_output(workspace, path) for _, path in named}
     added = [
-        _store(workspace, folder, path, config)
+        _store(workspace, folder, path, config, has_stage=made[path] is not None)
         for (folder, path), config in zip(named, configs, strict=True)
     ]
-    stage = [file for adapter in added for file in _files_to_stage(adapter.path)]
+    stage = [file for path, by in made.items() for file in _files_to_stage(path, by is not None)]
     workspace.git.index.stage(*stage)
+    _say_unstaged(workspace, {by.source for by in made.values() if by is not None})
     texts = [Path(workspace.root, inside_folder(adapter.path, MANIFEST)) for adapter in added]
     ManifestIndex(workspace.git).remember(parse_manifest(t.read_bytes(), str(t)) for t in texts)
     return AddReport(added)
@@ -93,7 +97,7 @@ def _adapter_path(workspace: Workspace, folder: Path) -> str:
     return path
 
 
-def _check(workspace: Workspace, folder: Path, path: str) -> AdapterConfig:
+def _check(folder: Path, path: str) -> AdapterConfig:
     """Everything that can be wrong with an adapter, found without reading its weights."""
     where = inside_folder(path, CONFIG)
     if not (folder / CONFIG).is_file():
@@ -107,14 +111,13 @@ def _check(workspace: Workspace, folder: Path, path: str) -> AdapterConfig:
         raise no_weights(folder, path)
     entries = read_header(folder / WEIGHTS, inside_folder(path, WEIGHTS))
     check_ranks(config, (Tensor(e.name, e.dtype, e.shape, "", 0.0) for e in entries), where)
-    _refuse_what_others_track(workspace, path)
     return config
 
 
 def _refuse_links(folder: Path, path: str) -> None:
-    """git would keep the link, not the file; and nothing is restored through one."""
+    """git would keep the link, not the file. Weights that DVC linked to its cache are kept there."""
     for name in (CONFIG, WEIGHTS):
-        if (folder / name).is_symlink():
+        if (folder / name).is_symlink() and not (name == WEIGHTS and is_cache_link(folder / name)):
             file = shlex.quote(inside_folder(path, name))
             raise FatalError(
                 f"{inside_folder(path, name)} is a symbolic link; what it points to would not be kept",
@@ -122,29 +125,10 @@ def _refuse_links(folder: Path, path: str) -> None:
             )
 
 
-def _refuse_what_others_track(workspace: Workspace, path: str) -> None:
-    weights = inside_folder(path, WEIGHTS)
-    output = workspace.work_tree.outputs.get(weights)
-    if output is not None and not output.source.endswith(f"{WEIGHTS}{POINTER_SUFFIX}"):
-        raise FatalError(
-            f"{path} is the output of a stage in {output.source}; the stage writes its manifest",
-            hint="dvc repro, or dvc commit to record a change made by hand",
-        )
-    whole = [p for p in workspace.work_tree.outputs if weights.startswith(f"{p}/")]
-    if whole:
-        source = workspace.work_tree.outputs[whole[0]].source
-        raise FatalError(
-            f"{path} lies in {whole[0]}, which DVC tracks as a whole ({source})",
-            hint=f"dvc remove {source}, then git soup add each adapter in it",
-        )
-    if weights in workspace.staged.entries:
-        raise FatalError(
-            f"git itself tracks {weights}; weights belong in the DVC cache",
-            hint=f"git rm --cached {weights}, then again",
-        )
-
-
-def _store(workspace: Workspace, folder: Path, path: str, config: AdapterConfig) -> AddedAdapter:
+def _store(
+    workspace: Workspace, folder: Path, path: str, config: AdapterConfig, *, has_stage: bool
+) -> AddedAdapter:
+    """`has_stage`: a stage's record names the weights, and no pointer may."""
     weights = folder / WEIGHTS
     as_it_was = weights.stat()
     found = workspace.store_weights(weights, inside_folder(path, WEIGHTS))
@@ -163,9 +147,11 @@ def _store(workspace: Workspace, folder: Path, path: str, config: AdapterConfig)
         where=where,
     )
     _warn_when_dead(path, found)
-    _ignore(folder / ".gitignore", f"/{WEIGHTS}")
-    _write_if_changed(folder / f"{WEIGHTS}{POINTER_SUFFIX}", pointer_text(WEIGHTS, md5, found.size))
-    _write_if_changed(folder / MANIFEST, manifest.text())
+    if not has_stage:
+        _ignore(folder / ".gitignore", f"/{WEIGHTS}")
+        pointer = own_pointer(folder, path, md5, found.size)
+        _write_if_changed(folder / f"{WEIGHTS}{POINTER_SUFFIX}", pointer)
+    _write_if_changed(folder / MANIFEST, manifest.text().encode())
     change = "new" if before is None else "same" if before == manifest else "changed"
     return AddedAdapter(
         path, change, config.base_model, config.rank, len(manifest.modules), md5, found.size
@@ -206,12 +192,20 @@ def _ignore(path: Path, line: str) -> None:
         write_atomically(path, text + gap + line.encode() + b"\n")
 
 
-def _write_if_changed(path: Path, text: str) -> None:
-    data = text.encode()
+def _write_if_changed(path: Path, data: bytes) -> None:
     if not path.is_file() or path.read_bytes() != data:
         write_atomically(path, data)
 
 
-def _files_to_stage(path: str) -> list[str]:
-    names = (CONFIG, MANIFEST, f"{WEIGHTS}{POINTER_SUFFIX}", ".gitignore")
-    return [inside_folder(path, name) for name in names]
+def _files_to_stage(path: str, has_stage: bool) -> list[str]:
+    pointer = () if has_stage else (f"{WEIGHTS}{POINTER_SUFFIX}", ".gitignore")
+    return [inside_folder(path, name) for name in (CONFIG, MANIFEST, *pointer)]
+
+
+def _say_unstaged(workspace: Workspace, locks: set[str]) -> None:
+    """A commit without the `dvc.lock` that names the weights would have a manifest alone."""
+    changed = workspace.git.paths("diff", "--name-only", "--", *sorted(locks)) if locks else []
+    for lock in sorted(locks):
+        if lock in changed or lock not in workspace.staged.entries:
+            files = shlex.join([f"{lock.removesuffix('.lock')}.yaml", lock])
+            say(f"note: {lock} names these weights: git add {files}, to commit it too")

@@ -21,12 +21,12 @@ from soup_git.core.trainconfig import CONFIG_FILE, parse_config_pins
 from soup_git.errors import DriftError, FatalError
 from soup_git.render.report import say
 from soup_git.storage.dvcfiles import POINTER_SUFFIX, Output
-from soup_git.storage.dvcobjects import walk
+from soup_git.storage.dvcobjects import output_target, walk
 from soup_git.storage.environment import env_hash, environment
-from soup_git.storage.files import target_inside, write_atomically
+from soup_git.storage.files import write_atomically
 from soup_git.storage.lockdrift import lock_mismatches, lock_of, pinned_but
 from soup_git.storage.pins import base_model_pin
-from soup_git.storage.snapshot import DVC_LOCK, Snapshot, inside_folder
+from soup_git.storage.snapshot import Snapshot, inside_folder, is_dvc_lock
 from soup_git.storage.workspace import Workspace
 from soup_git.storage.worktree import Plan, execute, keep, local_changes_error, plan_restore
 
@@ -85,7 +85,7 @@ def repair(workspace: Workspace, *, force: bool) -> None:
     deleted = [path for path in git.paths("ls-files", "--deleted") if _is_ours(workspace, path)]
     git.index.restore(deleted)
     # A pointer with changes of the user's (a stash, a cherry-pick) names what they want.
-    plan = plan_restore(workspace, workspace.work_tree.outputs, {}, force=force)
+    plan = plan_restore(workspace, workspace.on_disk.outputs, {}, force=force)
     if plan.local_changes:
         raise local_changes_error(plan.local_changes)
     keep(workspace, plan)
@@ -108,7 +108,7 @@ def complete_work_tree(workspace: Workspace) -> int:
 
     Returns how many objects were fetched for it; raises for what is nowhere, or damaged.
     """
-    plan = plan_restore(workspace, workspace.work_tree.outputs, {})
+    plan = plan_restore(workspace, workspace.on_disk.outputs, {})
     keep(workspace, plan)
     away = sum(not workspace.dvc.has(output.md5) for output in plan.restore)
     damaged = _fetched(workspace, plan.restore)
@@ -206,7 +206,7 @@ def _is_in(path: str, entries: Mapping[str, str]) -> bool:
 def _git_has(workspace: Workspace, path: str, changed: set[str]) -> bool:
     """Whether git has the bytes that lie at `path` now, so that replacing them loses nothing."""
     entries = workspace.staged.entries
-    target = target_inside(workspace.root, path)
+    target = output_target(workspace.root, path)
     if not target.is_dir():
         return path in entries and path not in changed
     names = [file.relative_to(workspace.root).as_posix() for file in walk(target)]
@@ -427,7 +427,7 @@ def _is_ours(workspace: Workspace, path: str) -> bool:
     """Whether a tracked file is part of what git-soup versions: adapters, pins, pointers."""
     staged = workspace.staged
     folder = path.rpartition("/")[0] or "."
-    if path in {LOCK, CONFIG_FILE, DVC_LOCK} or path.endswith(POINTER_SUFFIX):
+    if path in {LOCK, CONFIG_FILE} or is_dvc_lock(path) or path.endswith(POINTER_SUFFIX):
         return True
     if folder in staged.adapters or path.rpartition("/")[2] == ".gitignore":
         return True

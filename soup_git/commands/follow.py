@@ -29,7 +29,7 @@ def follow_move(old: str, new: str, *, via: str | None = None, merged: bool = Fa
     before = git.resolve(old)
     between = git.resolve(via) if via else None
     if before and not any(
-        git.paths("diff", "--name-only", commit, new, "--", "*.dvc", "dvc.lock")
+        git.paths("diff", "--name-only", commit, new, "--", "*.dvc", "*dvc.lock")
         for commit in (before, between)
         if commit
     ):
@@ -54,7 +54,7 @@ def say_merged(workspace: Workspace, before: str | None, new: str) -> None:
     from soup_git.core.manifest import MANIFEST, parse_manifest_header
     from soup_git.core.threeway import has_origin
     from soup_git.render.report import say
-    from soup_git.storage.snapshot import DVC_LOCK
+    from soup_git.storage.snapshot import is_dvc_lock
 
     snapshot = workspace.at(new)
     there = workspace.at(before).entries if before else {}
@@ -65,7 +65,7 @@ def say_merged(workspace: Workspace, before: str | None, new: str) -> None:
         if not has_origin(parse_manifest_header(snapshot.require(path), path)):
             continue
         output = snapshot.weights(folder)
-        is_trained = output is not None and output.source == DVC_LOCK
+        is_trained = output is not None and is_dvc_lock(output.source)
         way = (
             "dvc repro trains anew and replaces it"
             if is_trained

@@ -25,7 +25,7 @@ from soup_git.core.text import counted
 from soup_git.errors import ExitCode, FatalError
 from soup_git.render.report import Table
 from soup_git.storage.dvcfiles import POINTER_SUFFIX, Output, parse_dvc_lock, parse_pointer
-from soup_git.storage.snapshot import DVC_LOCK
+from soup_git.storage.snapshot import is_dvc_lock
 from soup_git.storage.versions import versions
 from soup_git.storage.weights import fingerprint
 from soup_git.storage.workspace import Workspace
@@ -81,9 +81,11 @@ class _Blob:
 def fsck(workspace: Workspace) -> tuple[FsckReport, ExitCode]:
     """Check what the refs reach, commit by commit, each blob once."""
     refs = workspace.git.refs(*_REFS)
-    checker = _Checker(workspace)
     tips = {oid for ref in refs.values() if (oid := workspace.git.resolve(ref)) is not None}
-    for commit, entries in versions(workspace.git, tips):
+    history = list(versions(workspace.git, tips))
+    paths = {entry.path for _, entries in history for entry in entries}
+    checker = _Checker(workspace, sorted(filter(is_dvc_lock, paths)))
+    for commit, entries in history:
         checker.check_commit(commit, [entry.path for entry in entries])
     checker.check_objects()
     problems = [*checker.problems, *_left_locks(workspace)]
@@ -101,8 +103,9 @@ def fsck(workspace: Workspace) -> tuple[FsckReport, ExitCode]:
 class _Checker:
     """Collects what is wrong; a blob that was seen in another commit is not read again."""
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, dvc_locks: Sequence[str]) -> None:
         self._workspace = workspace
+        self._locks = dvc_locks
         # A checkpoint's manifest is all that names its bytes; the pipeline's files in its
         # tree are those that the run was launched from.
         self._checkpoints = set(
@@ -123,7 +126,7 @@ class _Checker:
         for path in paths:
             if path == LOCK or path.endswith(f"/{LOCK}"):
                 self._check_lock(commit, path)
-            elif path == DVC_LOCK or path.endswith(POINTER_SUFFIX):
+            elif is_dvc_lock(path) or path.endswith(POINTER_SUFFIX):
                 self._outputs_of(commit, path)
 
     @staticmethod
@@ -138,8 +141,9 @@ class _Checker:
         prefix = f"{folder}/" if folder else ""
         found = [
             self._blob(commit, prefix + name)
-            for name in (MANIFEST, CONFIG, f"{WEIGHTS}{POINTER_SUFFIX}", DVC_LOCK)
+            for name in (MANIFEST, CONFIG, f"{WEIGHTS}{POINTER_SUFFIX}")
         ]
+        found += [self._blob(commit, path) for path in self._locks]
         manifest_blob, config_blob, pointer_blob = found[:3]
         key = tuple(blob[0] if blob else "" for blob in found)
         if manifest_blob is None or key in self._seen:
@@ -169,7 +173,7 @@ class _Checker:
         if blob is not None:
             outputs = self._outputs_of(commit, f"{path}{POINTER_SUFFIX}")
         else:
-            outputs = self._outputs_of(commit, DVC_LOCK)
+            outputs = [o for lock in self._locks for o in self._outputs_of(commit, lock)]
         named = next((o for o in outputs if o.path == path), None)
         if named is None:
             self._problem(f"{commit[:10]}:{path}", "no pointer and no stage names these weights")
@@ -185,8 +189,10 @@ class _Checker:
             return []
         where = f"{commit[:10]}:{path}"
         try:
-            if path == DVC_LOCK:
-                stages = parse_dvc_lock(blob[1], path).values()
+            if is_dvc_lock(path):
+                pipeline = self._blob(commit, f"{path.removesuffix('.lock')}.yaml")
+                text = None if pipeline is None else pipeline[1]
+                stages = parse_dvc_lock(blob[1], path, text).values()
                 # What the tree itself holds (metrics, plots) is git's, not the cache's.
                 outputs = [o for s in stages for o in s if self._blob(commit, o.path) is None]
             else:

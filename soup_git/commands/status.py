@@ -6,7 +6,6 @@ cannot see: whether the bytes behind a manifest or a pointer are the ones it nam
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -19,10 +18,9 @@ from soup_git.core.trainconfig import CONFIG_FILE
 from soup_git.core.waysout import take_one_side
 from soup_git.errors import FatalError
 from soup_git.render.report import Table
-from soup_git.storage.dvcfiles import parse_dvc_lock
+from soup_git.storage.dvcobjects import output_target
 from soup_git.storage.environment import can_train
-from soup_git.storage.files import target_inside
-from soup_git.storage.snapshot import DVC_LOCK, inside_folder, is_weights
+from soup_git.storage.snapshot import inside_folder, is_dvc_lock, is_weights
 from soup_git.storage.workspace import Workspace
 
 
@@ -118,20 +116,22 @@ def _adapter_state(workspace: Workspace, folder: str) -> AdapterState:
         return AdapterState(folder, "drifted", str(error))
     merged = header.is_merged
     note = "merged, not trained from this config" if merged else ""
-    pointer = snapshot.weights(folder)
+    pointer = workspace.on_disk.weights(folder)
     if pointer is None:
         return AdapterState(
             folder, "drifted", "no pointer names its weights: git soup add it", merged
         )
     if pointer.md5 != header.weights_md5:
         said = f"{pointer.source} names md5:{pointer.md5}, the manifest md5:{header.weights_md5}"
+        if is_dvc_lock(pointer.source):
+            said += f"; after a run, git soup add {folder}"
         return AdapterState(folder, "drifted", said, merged)
     disagrees = _config_disagrees(
         workspace, path, data, snapshot.read(inside_folder(folder, CONFIG))
     )
     if disagrees:
         return AdapterState(folder, "drifted", disagrees, merged)
-    weights = target_inside(workspace.root, inside_folder(folder, WEIGHTS))
+    weights = output_target(workspace.root, inside_folder(folder, WEIGHTS))
     if not weights.is_file():
         here = workspace.dvc.has(header.weights_md5)
         how = (
@@ -182,11 +182,9 @@ def _config_disagrees(
 
 
 def _untracked(workspace: Workspace) -> list[AdapterState]:
-    found = workspace.git.run(
-        "ls-files", "-z", "--others", "--exclude-standard", "--", CONFIG, f"*/{CONFIG}"
-    ).stdout
     tracked = set(workspace.staged.adapters)
-    folders = sorted({os.fsdecode(p).rpartition("/")[0] or "." for p in found.split(b"\0") if p})
+    found = (path.rpartition("/") for path in workspace.untracked)
+    folders = sorted({folder or "." for folder, _, name in found if name == CONFIG})
     return [
         AdapterState(folder, "untracked", f"git soup add {folder}")
         for folder in folders
@@ -196,10 +194,10 @@ def _untracked(workspace: Workspace) -> list[AdapterState]:
 
 def _data_states(workspace: Workspace) -> list[DataState]:
     states = []
-    for path, output in sorted(workspace.work_tree.outputs.items()):
+    for path, output in sorted(workspace.on_disk.outputs.items()):
         if is_weights(path):
             continue
-        md5 = workspace.output_md5(target_inside(workspace.root, path), output.md5)
+        md5 = workspace.output_md5(output_target(workspace.root, path), output.md5)
         if md5 is None:
             here = workspace.dvc.has(output.md5)
             how = "git soup checkout brings it back" if here else "not in the cache: dvc fetch"
@@ -243,15 +241,14 @@ def _stale_results(workspace: Workspace, merged: set[str]) -> list[str]:
 
     They are stale as long as they are the ones that the run wrote which made our side.
     """
-    data = workspace.work_tree.read(DVC_LOCK) if merged else None
     notes = []
-    for outputs in parse_dvc_lock(data, DVC_LOCK).values() if data is not None else []:
+    for outputs in workspace.work_tree.stages.values() if merged else []:
         folders = {o.path.rpartition("/")[0] or "." for o in outputs if is_weights(o.path)}
         stale = [
             output.path
             for output in outputs
             if output.path in workspace.staged.entries
-            and workspace.path_md5(target_inside(workspace.root, output.path)) == output.md5
+            and workspace.path_md5(output_target(workspace.root, output.path)) == output.md5
         ]
         if folders & merged and stale:
             notes.append(f"stale: {', '.join(stale)}, from before the merge")

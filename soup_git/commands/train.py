@@ -15,6 +15,7 @@ from soup_git.core.manifest import CONFIG, MANIFEST, WEIGHTS, parse_manifest
 from soup_git.core.trainconfig import CONFIG_FILE, parse_config_pins
 from soup_git.errors import ExitCode, FatalError
 from soup_git.render.report import Table, say
+from soup_git.storage.dvcobjects import output_target
 from soup_git.storage.files import target_inside, write_atomically
 from soup_git.storage.runevidence import STOPPED
 from soup_git.storage.runs import LOCKS
@@ -147,7 +148,7 @@ def _reuse(workspace: Workspace, known: _Known, adapter: str) -> TrainReport:
             hint="git soup train --again",
         )
     snapshot = workspace.at(known.commit, label=known.run)
-    target = target_inside(workspace.root, inside_folder(adapter, WEIGHTS))
+    target = output_target(workspace.root, inside_folder(adapter, WEIGHTS))
     workspace.dvc.restore_file(known.weights_md5, target)
     names = [inside_folder(adapter, name) for name in (CONFIG, MANIFEST)]
     plots = [path for path in snapshot.entries if path.startswith("plots/")]

@@ -48,6 +48,16 @@ def yaml_md5(md5: str) -> str:
     return f"'{md5}'" if _YAML_NUMBER.fullmatch(md5) else md5
 
 
+def with_weights(text: str, md5: str, size: int) -> str:
+    """The text of a pointer, or of one output, that names other bytes and is else as it was."""
+    replaced = _MD5_LINE.sub(rf"\1md5: {yaml_md5(md5)}", text)
+    return _SIZE_LINE.sub(rf"\1size: {size}", replaced)
+
+
+_MD5_LINE = re.compile(r"(?m)^([ -]*)md5: .*$")
+_SIZE_LINE = re.compile(r"(?m)^([ -]*)size: .*$")
+
+
 def _yaml_name(name: str) -> str:
     """`name` plain where YAML can only read it as this text, else quoted."""
     is_plain = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.\-]*", name) and name.lower() not in _YAML_WORDS
@@ -105,6 +115,11 @@ def published_outputs(data: bytes, path: str) -> list[Output]:
     return [output for output in outputs if output.md5 not in held_back]
 
 
+def is_import(data: bytes, path: str) -> bool:
+    """Whether a pointer's bytes come from elsewhere (`dvc import`, `dvc import-url`)."""
+    return not _STANDARD.fullmatch(data) and bool(_yaml(data, path, MAX_POINTER_BYTES).get("deps"))
+
+
 def held_back_paths(dvc_yaml: bytes, path: str) -> set[str]:
     """The outputs of a `dvc.yaml` that say `push: false`, as they are written there."""
     if b"push" not in dvc_yaml:
@@ -124,13 +139,54 @@ def held_back_paths(dvc_yaml: bytes, path: str) -> set[str]:
     return found
 
 
-def parse_dvc_lock(data: bytes, path: str) -> dict[str, list[Output]]:
-    """Stage name -> its outputs, from a `dvc.lock`."""
+def parse_dvc_lock(
+    data: bytes, path: str, dvc_yaml: bytes | None = None
+) -> dict[str, list[Output]]:
+    """Stage name -> its outputs, from a `dvc.lock`.
+
+    Their paths are relative to the stage's `wdir`, which only the `dvc.yaml` beside it names.
+    """
     folder = path.rpartition("/")[0]
-    return {
-        name: _outputs(stage.get("outs") or [], folder, path)
-        for name, stage in parse_dvc_stages(data, path).items()
+    named = (
+        {} if dvc_yaml is None else _stage_folders(dvc_yaml, f"{path.removesuffix('.lock')}.yaml")
+    )
+    found = {}
+    for name, stage in parse_dvc_stages(data, path).items():
+        # `train@a`, `train@0` are the stages that a foreach or a matrix called `train` makes.
+        inner = named.get(name, named.get(name.partition("@")[0], ""))
+        where = os.path.normpath(f"{folder or '.'}/{inner}")
+        if not where.startswith(("..", "/")):
+            inside = "" if where == "." else where
+            found[name] = _outputs(stage.get("outs") or [], inside, path, beyond=True)
+    return found
+
+
+def _stage_folders(dvc_yaml: bytes, path: str) -> dict[str, str]:
+    """Stage -> its `wdir`, of the stages that have one; one that is a template is left out."""
+    if b"wdir" not in dvc_yaml:
+        return {}
+    stages: Any = _yaml(dvc_yaml, path, MAX_LOCK_BYTES).get("stages")
+    bodies: dict[str, Any] = {
+        str(name): stage.get("do", stage)
+        for name, stage in (stages.items() if isinstance(stages, dict) else ())
+        if isinstance(stage, dict)
     }
+    folders = {n: body.get("wdir") for n, body in bodies.items() if isinstance(body, dict)}
+    return {n: path for n, path in folders.items() if isinstance(path, str) and "$" not in path}
+
+
+def declared_outputs(dvc_yaml: bytes, path: str) -> dict[str, list[str]]:
+    """Stage of a `dvc.yaml` -> the paths of its outputs, as they are written there, templates too."""
+    stages = _yaml(dvc_yaml, path, MAX_LOCK_BYTES).get("stages")
+    found: dict[str, list[str]] = {}
+    for name, stage in stages.items() if isinstance(stages, dict) else ():
+        body = stage.get("do", stage) if isinstance(stage, dict) else {}
+        for kind in ("outs", "metrics", "plots") if isinstance(body, dict) else ():
+            items = body.get(kind)
+            for item in items if isinstance(items, list) else ():
+                names = [str(key) for key in item] if isinstance(item, dict) else [str(item)]
+                found.setdefault(str(name), []).extend(names)
+    return found
 
 
 def parse_dvc_stages(data: bytes, path: str) -> dict[str, dict[str, Any]]:
@@ -149,21 +205,27 @@ def parse_dvc_stages(data: bytes, path: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _outputs(items: list[Any], folder: str, where: str) -> list[Output]:
-    """Those that have an md5: an import that was never downloaded has none."""
+def _outputs(items: list[Any], folder: str, where: str, *, beyond: bool = False) -> list[Output]:
+    """Those that have an md5: an import that was never downloaded has none.
+
+    `beyond` takes paths that leave the folder, and stay in the work tree.
+    """
     return [
-        _output(item, folder, where)
+        _output(item, folder, where, beyond=beyond)
         for item in items
         if not isinstance(item, dict) or item.get("md5") is not None
     ]
 
 
-def _output(item: Any, folder: str, where: str) -> Output:
+def _output(item: Any, folder: str, where: str, *, beyond: bool) -> Output:
     if not isinstance(item, dict):
         raise _malformed(where, "an output is no mapping")
     md5, path, size = item.get("md5"), item.get("path"), item.get("size")
     if not isinstance(path, str) or not path:
         raise _malformed(where, "an output has no path")
+    if beyond and path.startswith("../"):
+        # The stages of a folder may write beside it: still inside the work tree, or refused.
+        folder, path = "", os.path.normpath(f"{folder or '.'}/{path}")
     parts = path.split("/")
     if path.startswith("/") or "\0" in path or any(p.lower() in {"", "..", ".git"} for p in parts):
         raise FatalError(

@@ -22,7 +22,7 @@ from soup_git.storage.dvcfiles import (
     parse_dvc_lock,
     parse_dvc_stages,
     parse_pointer,
-    yaml_md5,
+    with_weights,
 )
 from soup_git.storage.gitrepo import GitRepo
 from soup_git.storage.snapshot import is_weights
@@ -30,9 +30,7 @@ from soup_git.storage.textmerge import MergedText, merge_texts
 from soup_git.storage.threeway import Merger
 
 _STAGE = re.compile(r"  (?! |#|-)\S.*:\s*")
-_MD5_LINE = re.compile(r"(?m)^([ -]*)md5: .*$")
 _PATH_LINE = re.compile(r"(?m)^[ -]*path: (.+)$")
-_SIZE_LINE = re.compile(r"(?m)^([ -]*)size: .*$")
 
 
 def is_weights_pointer(path: str) -> bool:
@@ -56,7 +54,10 @@ def merge_pointer(
     md5, size = found
     size = size or next(v.size or 0 for v in [*versions, before] if v is not None and v.md5 == md5)
     # With the same weights in all of them what is left are fields that people add by hand.
-    texts = [_with_weights(text, md5, size) for text in [origin, *sides]]
+    texts = [
+        _encoded(with_weights(text.decode("utf-8", "surrogateescape"), md5, size))
+        for text in [origin, *sides]
+    ]
     return merge_texts(git, texts[0], texts[1:])
 
 
@@ -68,12 +69,6 @@ def _of_pointer(data: bytes, path: str) -> Output:
             hint=f"git log -p -- {path} tells who wrote it",
         )
     return outputs[0]
-
-
-def _with_weights(text: bytes, md5: str, size: int) -> bytes:
-    replaced = _MD5_LINE.sub(rf"\1md5: {yaml_md5(md5)}", text.decode("utf-8", "surrogateescape"))
-    replaced = _SIZE_LINE.sub(rf"\1size: {size}", replaced)
-    return _encoded(replaced)
 
 
 # -- dvc.lock ---------------------------------------------------------------------------------
@@ -247,9 +242,7 @@ def _with_output(record: str, path: str, md5: str, size: int) -> str:
     head, mark, rest = record.partition("    outs:\n")
     items = re.split(r"(?m)^(?=    - )", rest)
     replaced = [
-        _SIZE_LINE.sub(rf"\1size: {size}", _MD5_LINE.sub(rf"\1md5: {yaml_md5(md5)}", item))
-        if f"/{path}".endswith(f"/{_path_of(item)}")
-        else item
+        with_weights(item, md5, size) if f"/{path}".endswith(f"/{_path_of(item)}") else item
         for item in items
     ]
     return head + mark + "".join(replaced)

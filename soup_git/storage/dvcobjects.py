@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator
 from operator import itemgetter
 from pathlib import Path
 
 from soup_git.core.digests import md5_hex
 from soup_git.errors import FatalError
-from soup_git.storage.files import TEMPORARY
+from soup_git.storage.files import TEMPORARY, target_inside
+
+# `.dvc/cache/files/md5/ab/cdef…`, and `.dvc/cache/ab/cdef…` as DVC 2 had it.
+_OBJECT = re.compile(r"/.*/[0-9a-f]{2}/[0-9a-f]{30}(\.dir)?")
 
 
 def address(store: Path, md5: str) -> Path:
@@ -37,12 +41,25 @@ def folder_listing(files: list[dict[str, str]]) -> bytes:
     return json.dumps(sorted(files, key=itemgetter("relpath")), sort_keys=True).encode()
 
 
+def is_cache_link(path: Path) -> bool:
+    """Whether a path is a link as DVC makes one (`cache.type symlink`): to an object of a cache.
+
+    The object may be gone, or elsewhere since the repository was moved.
+    """
+    return path.is_symlink() and _OBJECT.fullmatch(str(path.readlink())) is not None
+
+
+def output_target(root: Path, relative: str) -> Path:
+    """As `target_inside`, where a link of DVC's own may stand: it is replaced, as DVC does."""
+    return target_inside(root, relative, replaces=is_cache_link)
+
+
 def walk(folder: Path) -> Iterator[Path]:
     """The files below a folder, sorted, as DVC sees them.
 
     A link to a file counts as that file (DVC's own cache links are such), one to a folder
-    is left out, and one that leads nowhere raises. git's and DVC's folders and our own
-    temporary files are left out.
+    is left out, and one that leads nowhere raises, but for DVC's own, whose object is gone.
+    git's and DVC's folders and our own temporary files are left out.
     """
     for path in sorted(folder.iterdir()):
         if path.name in {".git", ".dvc"} or path.match(TEMPORARY):
@@ -52,7 +69,7 @@ def walk(folder: Path) -> Iterator[Path]:
                 yield from walk(path)
         elif path.is_file():
             yield path
-        elif path.is_symlink():
+        elif path.is_symlink() and not is_cache_link(path):
             raise FatalError(
                 f"{path} is a link to {path.readlink()}, which is not there",
                 hint=f"rm {path}, or bring back what it points to",

@@ -192,7 +192,11 @@ class DvcRepo:
             for kind in self._ways(target):
                 if kind == "reflink" and reflink(source, temporary):
                     break
-                if kind == "hardlink" and _hard_link(source, temporary):
+                # A link to what is kept for our refs alone would dangle once they are gone.
+                is_link = kind == "symlink" and source.is_relative_to(self.cache_dir)
+                if (kind == "hardlink" and _linked(os.link, source, temporary)) or (
+                    is_link and _linked(os.symlink, source.absolute(), temporary)
+                ):
                     temporary.replace(target)
                     return
             else:
@@ -291,6 +295,11 @@ class DvcRepo:
             ordered |= {name: needs[name] for name in ready}
         return {name: deps for name, deps in ordered.items() if not name.endswith(POINTER_SUFFIX)}
 
+    def outputs(self) -> list[str]:
+        """The outputs of all stages and pointers, as DVC resolves their names."""
+        graph = self.run("dag", "--outs", "--dot")
+        return [json.loads(name) for name in re.findall(r'"(?:[^"\\]|\\.)*"', graph)]
+
     @property
     def is_busy(self) -> bool:
         """Whether a living DVC process reads or writes paths here (its `rwlock` file says so)."""
@@ -329,10 +338,10 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1"}
 
 
-def _hard_link(source: Path, temporary: Path) -> bool:
+def _linked(link: Callable[[Path, Path], None], source: Path, temporary: Path) -> bool:
     temporary.unlink()
     try:
-        os.link(source, temporary)
+        link(source, temporary)
     except OSError:
         temporary.touch()
         return False

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -157,11 +157,14 @@ def inside(root: Path, path: Path) -> str:
     return relative.as_posix()
 
 
-def target_inside(root: Path, relative: str) -> Path:
+def target_inside(
+    root: Path, relative: str, *, replaces: Callable[[Path], bool] = lambda _: False
+) -> Path:
     """Where a path that git or DVC names may be written: below `root`, through no link.
 
     A revision from somewhere else can hold a symbolic link where a folder is expected;
-    writing through it would leave the repository.
+    writing through it would leave the repository. A link at the path itself for which
+    `replaces` answers yes is one that the caller replaces or removes, and never writes through.
     """
     parts = relative.split("/")
     # `.GIT` is git's own folder too where the file system ignores case.
@@ -170,7 +173,7 @@ def target_inside(root: Path, relative: str) -> Path:
     here = root
     for part in parts:
         here = here / part
-        if here.is_symlink():
+        if here.is_symlink() and not (here == root / relative and replaces(here)):
             raise FatalError(
                 f"{relative}: {here.relative_to(root)} is a symbolic link; nothing is written through it",
                 hint=f"rm {here.relative_to(root)} and check where it came from with git log",

@@ -67,17 +67,28 @@ class Snapshot:
 
     @cached_property
     def outputs(self) -> dict[str, Output]:
-        """Path -> what DVC holds there, from every pointer and the top's `dvc.lock`."""
+        """Path -> what DVC holds there, from every pointer and every `dvc.lock`."""
         pointers = [path for path in self.entries if path.endswith(POINTER_SUFFIX)]
         found: dict[str, Output] = {}
         for path, data in zip(pointers, self.read_all(pointers), strict=True):
             if data is not None:
                 found.update((output.path, output) for output in parse_pointer(data, path))
-        lock = self.read(DVC_LOCK) if DVC_LOCK in self.entries else None
-        if lock is not None:
-            for outputs in parse_dvc_lock(lock, DVC_LOCK).values():
-                # Metrics and plots (`cache: false`) are git's to hold, not the cache's.
-                found.update((o.path, o) for o in outputs if o.path not in self.entries)
+        for outputs in self.stages.values():
+            # Metrics and plots (`cache: false`) are git's to hold, not the cache's.
+            found.update((o.path, o) for o in outputs if o.path not in self.entries)
+        return found
+
+    @cached_property
+    def stages(self) -> dict[tuple[str, str], list[Output]]:
+        """(`dvc.lock`, stage) -> its outputs, git's and DVC's."""
+        locks = [path for path in self.entries if is_dvc_lock(path)]
+        found = {}
+        for path, data in zip(locks, self.read_all(locks), strict=True):
+            if data is not None:
+                pipeline = f"{path.removesuffix('.lock')}.yaml"
+                text = self.read(pipeline) if pipeline in self.entries else None
+                for stage, outputs in parse_dvc_lock(data, path, text).items():
+                    found[path, stage] = outputs
         return found
 
     @cached_property
@@ -95,6 +106,10 @@ class Snapshot:
 
     def weights(self, folder: str) -> Output | None:
         return self.outputs.get(inside_folder(folder, WEIGHTS))
+
+
+def is_dvc_lock(path: str) -> bool:
+    return path == DVC_LOCK or path.endswith(f"/{DVC_LOCK}")
 
 
 def is_weights(path: str) -> bool:

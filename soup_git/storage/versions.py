@@ -103,13 +103,12 @@ def _outputs(git: GitRepo, commit: str, path: str, data: bytes) -> list[Output]:
         return [Output(path, header.weights_md5, header.weights_size, path)]
     if path.endswith(POINTER_SUFFIX):
         return published_outputs(data, path)
-    outputs = [output for outs in parse_dvc_lock(data, path).values() for output in outs]
+    pipeline = f"{path.removesuffix('.lock')}.yaml"
+    text = git.blob(f"{commit}:{pipeline}") or b""
+    outputs = [output for outs in parse_dvc_lock(data, path, text).values() for output in outs]
     # Metrics and plots (`cache: false`) are git's to hold: the commit has them itself.
     in_git = git.blob_ids([f"{commit}:{output.path}" for output in outputs])
-    pipeline = f"{path.removesuffix('.lock')}.yaml"
-    held_back = held_back_paths(
-        git.blob(f"{commit}:{pipeline}") or b"", f"{commit[:10]}:{pipeline}"
-    )
+    held_back = held_back_paths(text, f"{commit[:10]}:{pipeline}")
     folder = path.removesuffix(DVC_LOCK)
     return [
         output

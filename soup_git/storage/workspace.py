@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from soup_git.core.digests import MD5_HEX, SHA256_HEX, folder_sha256, sha256_hex
-from soup_git.core.manifest import WEIGHTS, Manifest
+from soup_git.core.manifest import CONFIG, WEIGHTS, Manifest
+from soup_git.core.templates import PIPELINE
 from soup_git.errors import FatalError
+from soup_git.storage.dvcfiles import POINTER_SUFFIX
 from soup_git.storage.dvcobjects import folder_md5_of, md5_of_file, walk
 from soup_git.storage.dvcremote import DvcRemote
 from soup_git.storage.dvcrepo import DvcRepo
 from soup_git.storage.facts import Facts, file_key
 from soup_git.storage.files import bytes_of
 from soup_git.storage.gitrepo import GitRepo
-from soup_git.storage.snapshot import Snapshot, inside_folder
+from soup_git.storage.snapshot import DVC_LOCK, Snapshot, inside_folder
 
 if TYPE_CHECKING:
     from soup_git.storage.resolver import Adapter
@@ -94,6 +96,19 @@ class Workspace:
     def work_tree(self) -> Snapshot:
         """The tracked paths as they are on disk now."""
         return Snapshot(self, "", self.staged.entries, on_disk=True)
+
+    @cached_property
+    def untracked(self) -> list[str]:
+        """Files of an adapter or of DVC that git holds nothing of, and does not ignore."""
+        names = (CONFIG, f"*{POINTER_SUFFIX}", DVC_LOCK, PIPELINE)
+        patterns = [f":(top,glob)**/{name}" for name in names]
+        return self.git.paths("ls-files", "--others", "--exclude-standard", "--", *patterns)
+
+    @cached_property
+    def on_disk(self) -> Snapshot:
+        """As `work_tree`, with DVC's files that are not committed yet: they count for DVC."""
+        new = {path: "" for path in self.untracked if not path.endswith(CONFIG)}
+        return Snapshot(self, "", {**self.staged.entries, **new}, on_disk=True)
 
     # -- digests, computed once -------------------------------------------------------------
 

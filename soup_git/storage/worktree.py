@@ -13,8 +13,7 @@ from pathlib import Path
 
 from soup_git.errors import FatalError
 from soup_git.storage.dvcfiles import Output
-from soup_git.storage.dvcobjects import walk
-from soup_git.storage.files import target_inside
+from soup_git.storage.dvcobjects import output_target, walk
 from soup_git.storage.workspace import Workspace
 
 
@@ -51,7 +50,7 @@ def plan_restore(
     local: list[str] = []
     given_up: list[str] = []
     for path, output in sorted(wanted.items()):
-        target = target_inside(workspace.root, path)
+        target = output_target(workspace.root, path)
         md5, held = workspace.output_md5(target, output.md5), in_git(path)
         # git takes away a file that it holds here and not there, whatever its bytes.
         if md5 == output.md5 and not held:
@@ -65,7 +64,7 @@ def plan_restore(
             (given_up if force else local).append(path)
         restore.append(output)
     for path in sorted(set(current) - set(wanted)):
-        md5 = workspace.output_md5(target_inside(workspace.root, path), current[path].md5)
+        md5 = workspace.output_md5(output_target(workspace.root, path), current[path].md5)
         if md5 is not None and md5 == current[path].md5:
             remove.append(path)
             if not workspace.object_is_sound(md5):
@@ -92,7 +91,7 @@ def _is_kept(workspace: Workspace, target: Path, md5: str) -> bool:
 def keep(workspace: Workspace, plan: Plan) -> None:
     """Put into the cache what the plan replaces and only the work tree has: objects first."""
     for path in plan.save:
-        target = target_inside(workspace.root, path)
+        target = output_target(workspace.root, path)
         store = workspace.dvc.store_folder if target.is_dir() else workspace.dvc.store_file
         store(target)
 
@@ -104,14 +103,14 @@ def execute(workspace: Workspace, plan: Plan) -> None:
     for output in plan.restore:
         restore_output(workspace, output)
     for path in plan.remove:
-        target = target_inside(workspace.root, path)
+        target = output_target(workspace.root, path)
         shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
         _remove_empty_parents(workspace.root, target)
 
 
 def restore_output(workspace: Workspace, output: Output) -> None:
     """Give a path the bytes its pointer names; they are in the cache."""
-    target = target_inside(workspace.root, output.path)
+    target = output_target(workspace.root, output.path)
     if not output.is_folder:
         if target.is_dir():
             shutil.rmtree(target)
@@ -121,7 +120,7 @@ def restore_output(workspace: Workspace, output: Output) -> None:
     if target.is_file():
         target.unlink()
     for path, md5 in files.items():
-        inner = target_inside(workspace.root, f"{output.path}/{path}")
+        inner = output_target(workspace.root, f"{output.path}/{path}")
         if workspace.path_md5(inner) != md5:
             workspace.restore(md5, inner)
     # What DVC does not see (a nested repository) is not the dataset's, and stays.

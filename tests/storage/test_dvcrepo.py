@@ -195,7 +195,9 @@ def test_a_link_to_nowhere_is_refused_as_dvc_refuses_it(tmp_path: Path) -> None:
     assert caught.value.hint
 
 
-@pytest.mark.parametrize("kind", ["copy", "hardlink", '"hardlink,copy"', "reflink,copy"])
+@pytest.mark.parametrize(
+    "kind", ["copy", "hardlink", '"hardlink,copy"', "reflink,copy", "symlink", "reflink,symlink"]
+)
 def test_restored_files_have_the_objects_bytes(tmp_path: Path, kind: str) -> None:
     (tmp_path / ".dvc").mkdir()
     (tmp_path / ".dvc" / "config").write_text(f"[cache]\n    type = {kind}\n")
@@ -207,7 +209,8 @@ def test_restored_files_have_the_objects_bytes(tmp_path: Path, kind: str) -> Non
     assert (tmp_path / "new" / "g").read_bytes() == b"bytes"
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["g"]
     linked = (tmp_path / "new" / "g").stat().st_ino == repo.object_path(md5).stat().st_ino
-    assert linked == ("hardlink" in kind)
+    assert linked == ("link" in kind.replace("reflink", ""))
+    assert (tmp_path / "new" / "g").is_symlink() == ("symlink" in kind)
 
 
 def test_the_cache_folder_is_where_dvc_has_it(tmp_path: Path) -> None:

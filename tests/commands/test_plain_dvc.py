@@ -1,0 +1,350 @@
+"""Repositories that use DVC in their own ways; what DVC says afterwards is the oracle."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Run, runner
+from tests.warm import Warm, program_launcher
+
+WEIGHTS = "adapter_model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def dvc_path(tmp_path_factory: pytest.TempPathFactory, warm_path: str) -> Iterator[str]:
+    """A PATH whose `dvc` and `git-soup` need no start."""
+    server, folder = Warm("dvc"), tmp_path_factory.mktemp("dvc")
+    program_launcher(folder, "dvc", "dvc", server)
+    server.start()
+    yield f"{folder}{os.pathsep}{warm_path}"
+    server.stop()
+
+
+@pytest.fixture
+def dvc(dvc_path: str, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setenv("PATH", dvc_path)
+    return runner("dvc")
+
+
+@pytest.fixture
+def sh(dvc: Run) -> Run:
+    """`sh(LINE)`: as typed into a shell."""
+    return runner("sh", "-c")
+
+
+def is_clean(dvc: Run, folder: Path | None = None) -> bool:
+    return bool(json.loads(dvc("status", "--json", cwd=folder).stdout) == {})
+
+
+def hint_of(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 128, done.stderr
+    return re.search(r"(?m)^hint: (.*)$", done.stderr)[1]  # type: ignore[index]
+
+
+def states(soup: Run) -> dict[str, str]:
+    return {a["path"]: a["state"] for a in json.loads(soup("status", "--json").stdout)["adapters"]}
+
+
+def md5_named(pointer: str) -> str:
+    return re.search(r"md5: (\w+)", Path(pointer).read_text())[1]  # type: ignore[index]
+
+
+# -- links into the cache ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def linked(repo: Path, soup: Run, git: Run, dvc: Run, make_adapter) -> Path:
+    """Two versions of an adapter on two branches, and data, all links as DVC makes them."""
+    dvc("config", "cache.type", "symlink")
+    make_adapter("a", seed=1)
+    Path("rows").mkdir()
+    Path("rows", "x.txt").write_text("x\n")
+    dvc("add", f"a/{WEIGHTS}", "rows")
+    soup("add", "a")
+    git("add", "--all")
+    git("commit", "-qm", "one")
+    git("switch", "-qc", "two")
+    Path("a", WEIGHTS).unlink()
+    make_adapter("a", seed=2)
+    soup("add", "a")
+    git("commit", "-qam", "two")
+    dvc("checkout", "--relink")
+    assert Path("a", WEIGHTS).is_symlink()
+    assert Path("rows", "x.txt").is_symlink()
+    return repo
+
+
+def test_weights_that_are_dvcs_own_links_are_adapters(linked, soup, git, dvc):
+    for verb in (["status"], ["fsck"], ["show", "a"], ["checkout"], ["add", "a"]):
+        soup(*verb)
+    assert states(soup)["a"] == "clean"
+    assert git("status", "--porcelain").stdout == ""
+    assert is_clean(dvc)
+
+
+def test_git_switch_replaces_a_link_and_never_writes_through_it(linked, soup, git, dvc):
+    for branch in ("main", "two", "main"):
+        assert git("switch", "-q", branch).stderr == ""
+        assert Path("a", WEIGHTS).is_symlink()
+        assert Path("a", WEIGHTS).readlink().name == md5_named(f"a/{WEIGHTS}.dvc")[2:]
+        assert is_clean(dvc)
+    assert soup("fsck").stdout.endswith("clean\n")
+
+
+def test_links_that_dangle_since_the_repository_was_moved_are_made_anew(linked, soup, dvc):
+    linked.rename(linked.with_name("moved"))
+    os.chdir(linked.with_name("moved"))
+    assert not Path("a", WEIGHTS).exists()
+    soup("checkout")
+    assert Path("a", WEIGHTS).exists()
+    assert Path("rows", "x.txt").read_text() == "x\n"
+    assert is_clean(dvc)
+
+
+def test_a_link_that_leads_elsewhere_is_still_refused(repo, soup, make_adapter, refused):
+    make_adapter("elsewhere", seed=1)
+    make_adapter("a", seed=1)
+    Path("a", WEIGHTS).unlink()
+    Path("a", WEIGHTS).symlink_to(Path("elsewhere", WEIGHTS).absolute())
+    refused(soup("add", "a", check=False), 128, "symbolic link")
+
+
+# -- stages of one's own ----------------------------------------------------------------------
+
+
+def pipeline(text: str, folder: str = ".") -> None:
+    Path(folder, "dvc.yaml").write_text(text)
+
+
+ONE = f"""\
+stages:
+  fit:
+    cmd: cp made/{WEIGHTS} a/{WEIGHTS}
+    deps: [made]
+    outs: [a/{WEIGHTS}]
+"""
+
+
+@pytest.fixture
+def fitted(repo: Path, git: Run, dvc: Run, make_adapter) -> Path:
+    """A stage of the user's own has made an adapter; nothing of it is committed."""
+    make_adapter("made", seed=1)
+    make_adapter("a", seed=9)
+    Path("a", WEIGHTS).unlink()
+    pipeline(ONE)
+    dvc("repro", "-q")
+    return repo
+
+
+def test_the_manifest_of_a_stages_adapter_is_written_after_the_run(fitted, soup, git, dvc):
+    told = soup("add", "a")
+    assert "git add dvc.yaml dvc.lock" in told.stderr
+    assert not Path("a", f"{WEIGHTS}.dvc").exists()
+    assert is_clean(dvc)
+    assert states(soup)["a"] == "clean"
+    git("add", "dvc.yaml", "dvc.lock")
+    git("commit", "-qm", "one")
+    assert soup("fsck").stdout.endswith("clean\n")
+
+
+def test_after_the_next_run_the_manifest_is_written_anew(fitted, soup, git, dvc, make_adapter):
+    soup("add", "a")
+    git("add", "dvc.yaml", "dvc.lock")
+    git("commit", "-qm", "one")
+    git("switch", "-qc", "two")
+    make_adapter("made", seed=2)
+    dvc("repro", "-q")
+    assert re.search(r"drifted +a .*; after a run, git soup add a\n", soup("status").stdout)
+    assert soup("add", "a").stdout.startswith("changed")
+    git("commit", "-qam", "two")
+    assert soup("fsck").stdout.endswith("clean\n")
+    for branch in ("main", "two"):
+        git("switch", "-q", branch)
+        assert states(soup)["a"] == "clean"
+        dvc("commit", "--force", "--no-verify", check=False)
+
+
+def test_weights_that_are_not_what_the_stage_made_are_refused(fitted, soup, dvc, sh, make_adapter):
+    make_adapter("a", seed=3)
+    assert "dvc commit" in hint_of(soup("add", "a", check=False))
+    dvc("commit", "--force", "-q")
+    soup("add", "a")
+    assert is_clean(dvc)
+
+
+def test_a_stage_that_never_ran_owns_its_output_already(repo, soup, dvc, sh, make_adapter):
+    make_adapter("made", seed=1)
+    make_adapter("a", seed=1)
+    pipeline(ONE)
+    hint = hint_of(soup("add", "a", check=False))
+    assert not Path("a", f"{WEIGHTS}.dvc").exists()
+    sh(re.search(r"dvc commit --force \S+", hint)[0])  # type: ignore[index]
+    soup("add", "a")
+    assert is_clean(dvc)
+
+
+def test_adapters_that_no_template_of_a_stage_names_are_added_as_ever(
+    repo, soup, dvc, make_adapter
+):
+    make_adapter("other", seed=1)
+    pipeline(f"vars: [{{where: a}}]\n{ONE}".replace(f"[a/{WEIGHTS}]", f'["${{where}}/{WEIGHTS}"]'))
+    soup("add", "other")
+    assert Path("other", f"{WEIGHTS}.dvc").exists()
+    make_adapter("a", seed=1)
+    assert "stage fit" in soup("add", "a", check=False).stderr
+
+
+def test_pointer_and_stage_for_one_file(fitted, soup, dvc, sh):
+    Path("a", f"{WEIGHTS}.dvc").write_text(
+        f"outs:\n- md5: {'0a' * 16}\n  size: 1\n  hash: md5\n  path: {WEIGHTS}\n"
+    )
+    assert "is specified in" in dvc("repro", check=False).stderr
+    hint = hint_of(soup("add", "a", check=False))
+    sh(hint.replace(", then", " &&"))
+    assert is_clean(dvc)
+
+
+MANY = f"""\
+stages:
+  each:
+    foreach: [a, b]
+    do:
+      wdir: work
+      cmd: cp ../made/{WEIGHTS} ${{item}}/
+      outs: ["${{item}}/{WEIGHTS}"]
+  grid:
+    matrix: {{x: [1, 2]}}
+    cmd: cp ../made/{WEIGHTS} ../c${{item.x}}/
+    outs: ["../c${{item.x}}/{WEIGHTS}"]
+"""
+MADE = ("sub/work/a", "sub/work/b", "c1", "c2")
+
+
+def test_foreach_and_matrix_stages_in_a_folder_with_a_wdir(repo, soup, git, dvc, make_adapter):
+    make_adapter("made", seed=1)
+    for folder in MADE:
+        make_adapter(folder, seed=9)
+        Path(folder, WEIGHTS).unlink()
+    make_adapter("sub/made", seed=1)
+    pipeline(MANY, "sub")
+    dvc("repro", "-q", "sub/dvc.yaml")
+    soup("add", *MADE)
+    git("add", "--all", ":!made", ":!sub/made")
+    git("commit", "-qm", "many")
+    assert is_clean(dvc)
+    assert {states(soup)[folder] for folder in MADE} == {"clean"}
+    assert soup("fsck").stdout.endswith("clean\n")
+    assert not list(Path().rglob(f"{WEIGHTS}.dvc"))
+    for folder in MADE:
+        Path(folder, WEIGHTS).unlink()
+    soup("checkout")
+    assert all(Path(folder, WEIGHTS).is_file() for folder in MADE)
+    assert is_clean(dvc)
+
+
+def test_a_stage_whose_output_is_the_folder(repo, soup, dvc, make_adapter):
+    make_adapter("made", seed=1)
+    pipeline("stages:\n  fit:\n    cmd: cp -r made a\n    outs: [a]\n")
+    dvc("repro", "-q")
+    hint = hint_of(soup("add", "a", check=False))
+    assert f"name a/{WEIGHTS}" in hint
+    pipeline(Path("dvc.yaml").read_text().replace("[a]", f"[a/{WEIGHTS}]"))
+    pipeline(Path("dvc.yaml").read_text().replace("cp -r made a", "mkdir -p a && cp made/* a"))
+    dvc("repro", "-q")
+    soup("add", "a")
+    assert is_clean(dvc)
+
+
+# -- pointers and imports that are not committed yet ------------------------------------------
+
+
+@pytest.mark.parametrize("staged", [False, True])
+def test_a_folder_tracked_as_a_whole_is_refused_and_the_hint_gets_one_through(
+    staged, repo, soup, git, dvc, sh, make_adapter
+):
+    make_adapter("x y/d", seed=1)
+    dvc("add", "x y/d")
+    if staged:
+        git("add", "--all")
+    hint = hint_of(soup("add", "x y/d", check=False))
+    assert not Path("x y/d", "adapter.manifest").exists()
+    sh(hint.partition(", then")[0])
+    soup("add", "x y/d")
+    assert is_clean(dvc)
+    dvc("checkout", "--force")
+    assert Path("x y/d", "adapter.manifest").exists()
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory, dvc_path: str, make_adapter) -> Path:
+    """A repository of somebody else's that has an adapter in DVC."""
+    root = tmp_path_factory.mktemp("source")
+    make_adapter(root / "a", seed=5)
+    for words in ("git init -q", "dvc init -q", f"dvc add -q a/{WEIGHTS}", "git add --all", "git commit -qm a"):  # fmt: skip
+        subprocess.run(words.split(), cwd=root, check=True, env={**os.environ, "PATH": dvc_path})
+    return root
+
+
+def test_an_imported_folder_is_refused_before_it_is_committed(source, repo, soup, dvc, sh):
+    dvc("import", source, "a", "-o", "got")
+    hint = hint_of(soup("add", "got", check=False))
+    sh(hint.partition(", then")[0])
+    soup("add", "got")
+    assert is_clean(dvc)
+
+
+def test_imported_weights_get_a_manifest_and_stay_an_import(source, repo, soup, dvc, make_adapter):
+    make_adapter("got", seed=5)
+    Path("got", WEIGHTS).unlink()
+    dvc("import", source, f"a/{WEIGHTS}", "-o", f"got/{WEIGHTS}")
+    before = Path("got", f"{WEIGHTS}.dvc").read_bytes()
+    soup("add", "got")
+    assert Path("got", f"{WEIGHTS}.dvc").read_bytes() == before
+    assert states(soup)["got"] == "clean"
+    make_adapter("got", seed=6)
+    hint = hint_of(soup("add", "got", check=False))
+    assert "dvc update" in hint
+    assert "dvc remove" in hint
+
+
+def test_a_pointer_keeps_what_else_it_says(repo, soup, dvc, make_adapter):
+    make_adapter("a", seed=1)
+    dvc("add", f"a/{WEIGHTS}")
+    pointer = Path("a", f"{WEIGHTS}.dvc")
+    pointer.write_text(f"{pointer.read_text()}  desc: of ours\nmeta:\n  owner: ada\n")
+    before = pointer.read_text()
+    soup("add", "a")
+    assert pointer.read_text() == before
+    make_adapter("a", seed=2)
+    soup("add", "a")
+    assert "  desc: of ours\nmeta:\n  owner: ada\n" in pointer.read_text()
+    assert is_clean(dvc)
+
+
+def test_a_pointer_elsewhere_is_refused_and_the_hint_gets_one_through(repo, soup, dvc, sh, make_adapter):  # fmt: skip
+    make_adapter("a", seed=1)
+    dvc("add", f"a/{WEIGHTS}")
+    Path("a", f"{WEIGHTS}.dvc").rename("mine.dvc")
+    Path("mine.dvc").write_text(Path("mine.dvc").read_text() + "wdir: a\n")
+    assert is_clean(dvc)
+    hint = hint_of(soup("add", "a", check=False))
+    sh(hint.replace(", then", " &&"))
+    assert is_clean(dvc)
+    assert shlex.split(hint)[:2] == ["dvc", "remove"]
+
+
+def test_a_config_that_dvc_tracks(repo, soup, dvc, sh, make_adapter):
+    make_adapter("a", seed=1)
+    dvc("add", "a/adapter_config.json")
+    hint = hint_of(soup("add", "a", check=False))
+    sh(hint.partition(", then")[0])
+    soup("add", "a")
+    assert is_clean(dvc)
