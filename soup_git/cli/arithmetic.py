@@ -37,6 +37,10 @@ Which space, for strategies that work entry by entry?
 Several weights are applied as given and default to 1/N each.
 
 \b
+Heads for other numbers of classes and embeddings of other vocabularies have no sum:
+--without 'score' leaves a module out, --keep './six:score' takes that of one adapter.
+
+\b
 cmaes searches for the weights that score best on a suite: each adapter alone and the uniform
 blend first, then CMA-ES; the result is never worse on the suite than the best of those.
 
@@ -185,6 +189,20 @@ def merge(
             "--base", metavar="DIR", help="The base model's folder: DoRA and whole tensors need it."
         ),
     ] = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--without", metavar="GLOB", help="Leave modules out; as often as there are some."
+        ),
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--keep",
+            metavar="A:GLOB",
+            help="Take modules from A as they are; A is its spec, or a, b, … as they are named.",
+        ),
+    ] = None,
     allow_cross_base: Annotated[
         bool,
         typer.Option(
@@ -311,7 +329,7 @@ def merge(
         _refuse("without -o DIR", {
             "--adapter": more, "--expr": expression, "--rank": rank, "--space": space,
             "--normalize": normalize, "--base": base, "--allow-cross-base": allow_cross_base,
-            "--force": force, "--eval": suite, "--json": as_json or form is not Page.table,
+            "--without": without, "--keep": keep, "--force": force, "--eval": suite, "--json": as_json or form is not Page.table,
             **dict.fromkeys(searching.given(), True),
         })  # fmt: skip
         from soup_git.commands import mergecommit
@@ -334,7 +352,7 @@ def merge(
     })  # fmt: skip
     request = command.MergeRequest(
         named, output, strategy or "linear", weights, expression, density, seed, rank, space,
-        normalize, allow_cross_base, base, force, suite, allow_python,
+        normalize, allow_cross_base, base, force, without or (), keep or (), suite, allow_python,
         searching,
     )  # fmt: skip
     show_report(command.merge(open_workspace(), request), form, as_json)

@@ -111,6 +111,8 @@ def _check(folder: Path, path: str) -> AdapterConfig:
         raise no_weights(folder, path)
     entries = read_header(folder / WEIGHTS, inside_folder(path, WEIGHTS))
     check_ranks(config, (Tensor(e.name, e.dtype, e.shape, "", 0.0) for e in entries), where)
+    if config.ignored is not None:
+        say(f"warning: {path} {config.ignored}")
     return config
 
 

@@ -246,6 +246,9 @@ def _measured(workspace: Workspace, group: list[_Found], notes: _Notes) -> list[
         known = set(old.modules)
         changed = {one.module for one in group if one.module in known}
         norms = _norms(workspace, line, old, before[1], changed) if changed else {}
+        if len(norms) < len(changed):
+            why = "their tensors had another shape before"
+            notes.unmeasured(len(changed) - len(norms), why)
     except FatalError as error:
         notes.unmeasured(len(group), str(error))
         return group

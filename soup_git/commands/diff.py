@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -17,6 +18,7 @@ from soup_git.core.drift import (
     cosine_of,
     ratio,
 )
+from soup_git.core.kinds import NO_PRODUCT
 from soup_git.core.targets import targets_of
 from soup_git.errors import FatalError
 from soup_git.render.drift import drift_map, drift_table, moved
@@ -48,7 +50,7 @@ class DriftReport:
     @property
     def differs(self) -> bool:
         s = self.summary
-        return s.changed + s.added + s.removed > 0
+        return s.changed + s.added + s.removed + s.reshaped > 0
 
     def tables(self) -> Sequence[Table | str]:
         s = self.summary
@@ -57,7 +59,7 @@ class DriftReport:
         )
         if s.equal:
             return [self.title, f"the same adapter: {s.modules} modules, equal weights and config"]
-        differ = s.changed + s.added + s.removed
+        differ = s.changed + s.added + s.removed + s.reshaped
         hidden = differ - len(moved(self.layers))
         more = f"… {hidden} more (--top-k {differ}; --format html for the map)" if hidden else ""
         return [f"{self.title}   base {base}   {s.counts}", self.table(more), *s.notes]
@@ -88,8 +90,9 @@ def compare(first: Adapter, second: Adapter) -> DriftReport:
     a, b = open_adapter(first), open_adapter(second)
     pairs = _pairs(a, b)
     found = _measured(pairs)
-    found.sort(key=lambda m: (-_rank_key(m.layer), -m.layer.frobenius, m.layer.module))
-    return DriftReport([m.layer for m in found], _summary(a, b, found, _notes(a, b, pairs)))
+    _refuse_other_models(a, b, found)
+    found.sort(key=lambda m: (-_rank_key(m.layer), -(m.layer.frobenius or 0.0), m.layer.module))
+    return DriftReport([m.layer for m in found], _summary(a, b, found, _notes(a, b, pairs, found)))
 
 
 def change_of(
@@ -97,7 +100,8 @@ def change_of(
 ) -> dict[str, tuple[float, float]]:
     """Module -> (‖ΔW_b − ΔW_a‖, ‖ΔW_a‖), for these modules alone.
 
-    A tensor that is no factor of an update counts with the module that it belongs to.
+    A tensor that is no factor of an update counts with the module that it belongs to. A
+    module of which something has another shape in each is left out.
     Raises `FatalError` as `compare` does.
     """
     from soup_git.storage.updates import open_adapter
@@ -107,15 +111,39 @@ def change_of(
     wanted = [(module, pair) for module, pair in pairs if module in modules]
     for (module, _), one in zip(wanted, _measured([pair for _, pair in wanted]), strict=True):
         found.setdefault(module, []).append(one)
-    return {
-        module: (math.hypot(*(m.layer.frobenius for m in parts)), math.hypot(*(m.norm_a for m in parts)))
-        for module, parts in found.items()
-    }  # fmt: skip
+    changes: dict[str, tuple[float, float]] = {}
+    for module, parts in found.items():
+        moves = [m.layer.frobenius for m in parts if m.layer.frobenius is not None]
+        if len(moves) == len(parts):
+            changes[module] = math.hypot(*moves), math.hypot(*(m.norm_a for m in parts))
+    return changes
 
 
 def _module(pair: _Pair) -> str:
     unit = pair.a or pair.b
     return module_of(unit.tensors[0]) if unit is not None else pair.module
+
+
+def _refuse_other_models(a: OpenAdapter, b: OpenAdapter, found: Sequence[_Measured]) -> None:
+    """Raise where nothing that both have can be compared: the adapters are for other models."""
+    both = [m.layer for m in found if m.layer.status not in {"added", "removed"}]
+    if not both or any(layer.status != "reshaped" for layer in both):
+        return
+    name = both[0].module
+    one, two = (_shapes(opened, name) for opened in (a, b))
+    raise FatalError(
+        f"{a.spec} and {b.spec} are for models of different shapes: {name} is {one} and {two}, and"
+        f" so are all {len(both)} that both have" if len(both) > 1 else
+        f"{a.spec} and {b.spec} have {name} alone in common, and it is {one} and {two}",
+        hint=f"git soup show {a.spec}, and git soup show {b.spec}, name base and shapes of each",
+    )  # fmt: skip
+
+
+def _shapes(opened: OpenAdapter, name: str) -> str:
+    unit = opened.units()[name]
+    if unit.is_update:
+        return " and ".join(dict.fromkeys("x".join(map(str, u.shape)) for u in unit.load()))
+    return "x".join(map(str, opened.tensors[unit.tensors[0]].shape)) or "scalar"
 
 
 def _rank_key(layer: LayerDrift) -> float:
@@ -160,18 +188,28 @@ class _Pair:
     b: Unit | None
     same: bool
 
-    def load(self) -> tuple[list[Update], list[Update], bool]:
+    is_tensor_reshaped: bool = False
+    """A tensor that is no factor has another shape in each."""
+
+    def load(self) -> tuple[list[Update], list[Update], bool] | None:
+        """What is compared; None where the two have other shapes."""
         from soup_git.arithmetic.factors import check_shapes
 
+        if self.is_tensor_reshaped:
+            return None
         a, b = (unit.load() if unit else [] for unit in (self.a, self.b))
         try:
             check_shapes(a, b)
-        except ValueError as error:
-            raise FatalError(
-                f"{self.module} cannot be compared: {error}",
-                hint="the adapters are for models of different shapes: git soup show each",
-            ) from None
+        except ValueError:
+            return None
         return a, b, self.same
+
+    def reshaped(self) -> _Measured:
+        ranks = [self._rank(unit.load()) if unit else None for unit in (self.a, self.b)]
+        layer = LayerDrift(
+            self.module, "reshaped", None, None, None, ranks[0], ranks[1], None, None, None
+        )
+        return _Measured(layer, 0.0, 0.0, 0.0)
 
     def measured(self, found: Comparison, a: list[Update], b: list[Update]) -> _Measured:
         return _Measured(self._layer(found, a, b), found.norm_a, found.norm_b, found.inner)
@@ -212,20 +250,34 @@ def _measure(pairs: Sequence[_Pair]) -> list[_Measured]:
     from soup_git.arithmetic.factors import compare_modules
 
     loaded = [pair.load() for pair in pairs]
+    comparable = [one for one in loaded if one is not None]
+    found = iter(compare_modules(comparable))
     return [
-        pair.measured(found, a, b)
-        for pair, found, (a, b, _) in zip(pairs, compare_modules(loaded), loaded, strict=True)
+        pair.reshaped() if one is None else pair.measured(next(found), one[0], one[1])
+        for pair, one in zip(pairs, loaded, strict=True)
     ]
 
 
 def _pairs(a: OpenAdapter, b: OpenAdapter) -> list[_Pair]:
     first, second = a.units(), b.units()
-    return [
-        _Pair(
-            name, first.get(name), second.get(name), _same(a, b, first.get(name), second.get(name))
-        )
-        for name in dict.fromkeys([*first, *second])
-    ]
+    pairs = []
+    for name in dict.fromkeys([*first, *second]):
+        one, two = first.get(name), second.get(name)
+        same, moved = _same(a, b, one, two), _is_tensor_reshaped(a, b, one, two)
+        pairs.append(_Pair(name, one, two, same, moved))
+    return pairs
+
+
+def _is_tensor_reshaped(
+    a: OpenAdapter, b: OpenAdapter, first: Unit | None, second: Unit | None
+) -> bool:
+    """Whether two tensors that are no factors have other shapes; known from the manifests."""
+    if first is None or second is None or (first.is_update and second.is_update):
+        return False
+    one, two = (
+        [opened.tensors[n].shape for n in u.tensors] for opened, u in ((a, first), (b, second))
+    )
+    return one != two
 
 
 def _same(a: OpenAdapter, b: OpenAdapter, first: Unit | None, second: Unit | None) -> bool:
@@ -240,7 +292,9 @@ def _same(a: OpenAdapter, b: OpenAdapter, first: Unit | None, second: Unit | Non
     ]
 
 
-def _notes(a: OpenAdapter, b: OpenAdapter, pairs: Sequence[_Pair]) -> list[str]:
+def _notes(
+    a: OpenAdapter, b: OpenAdapter, pairs: Sequence[_Pair], found: Sequence[_Measured]
+) -> list[str]:
     inits = {o.spec: o.adapter.config.options.get(INIT) for o in (a, b)}
     notes = [
         f"{spec} was initialised with {init}, which changes the base too: its factors are compared, which"
@@ -250,20 +304,43 @@ def _notes(a: OpenAdapter, b: OpenAdapter, pairs: Sequence[_Pair]) -> list[str]:
     ]
     others = [pair.module for pair in pairs if not pair.is_update]
     if others:
-        some = ", ".join(others[:3]) + (", …" if len(others) > 3 else "")
         count = f"{len(others)} tensor{'s' if len(others) > 1 else ''}"
-        notes.append(f"{count} compared as numbers, not as an update of the base: {some}")
-    return notes
+        notes.append(f"{count} compared as numbers, not as an update of the base: {_some(others)}")
+    reshaped = [m.layer.module for m in found if m.layer.status == "reshaped"]
+    if reshaped:
+        listed = [f"{n} ({_shapes(a, n)} and {_shapes(b, n)})" for n in reshaped[:3]]
+        notes.append(
+            f"of another shape in each, and in no total: {_some([*listed, *reshaped[3:]])}"
+        )
+    one, two = a.adapter.config, b.adapter.config
+    if one.dora or two.dora:
+        notes.append("DoRA: a module's row is of s·B·A, which its magnitude then scales")
+    variants = dict.fromkeys(c.no_product for c in (one, two) if c.no_product)
+    notes += [f"{key}: a module has no update by itself, {NO_PRODUCT[key]}" for key in variants]
+    for key in dict.fromkeys([*one.options, *two.options]):
+        values = one.options.get(key), two.options.get(key)
+        if key != INIT and values[0] != values[1]:
+            said = " and ".join(json.dumps(value)[:60] for value in values)
+            notes.append(f"the configs differ in {key}: {said}")
+    return [
+        *notes,
+        *(f"{o.spec} {o.adapter.config.ignored}" for o in (a, b) if o.adapter.config.ignored),
+    ]
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
 def _summary(
     a: OpenAdapter, b: OpenAdapter, found: Sequence[_Measured], notes: list[str]
 ) -> DriftSummary:
     status = Counter(m.layer.status for m in found)
+    moves = [m.layer.frobenius or 0.0 for m in found]
     norm_a, norm_b, total = (
         math.sqrt(sum(x * x for x in values))
         for values in (
-            [m.norm_a for m in found], [m.norm_b for m in found], [m.layer.frobenius for m in found]
+            [m.norm_a for m in found], [m.norm_b for m in found], moves,
         )
     )  # fmt: skip
     inner = sum(m.inner for m in found)
@@ -271,4 +348,5 @@ def _summary(
         a.spec, b.spec, a.adapter.config.base_model, b.adapter.config.base_model,
         False, len(found), status["changed"], status["same"], status["added"], status["removed"],
         norm_a, norm_b, total, ratio(total, norm_a), cosine_of(inner, norm_a, norm_b), notes,
+        status["reshaped"],
     )  # fmt: skip

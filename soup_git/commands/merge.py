@@ -29,6 +29,7 @@ from soup_git.storage.workspace import Workspace
 if TYPE_CHECKING:
     from soup_git.evaluation.verdict import Verdict
     from soup_git.storage.mergeinputs import Input, Recipe
+    from soup_git.storage.mergeselection import Selection
     from soup_git.storage.merging import Outcome
 
 MAX_INPUTS = 16
@@ -37,6 +38,8 @@ _WORST_IN_TABLE = 5
 SEARCH = "cmaes"
 _SEARCH_FORM = "git soup merge A B -o DIR --strategy cmaes --eval SUITE --budget 10m"
 _FORM = "git soup merge A B -o DIR [--strategy S] [--weights W,W]"
+_KEEP_FORM = "git soup merge A B -o DIR --keep 'B:GLOB'; a, b, … are the adapters in their order"
+_LETTERS = "abcdefghijklmnop"
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,10 @@ class MergeRequest:
     allow_cross_base: bool = False
     base: Path | None = None
     force: bool = False
+    without: Sequence[str] = ()
+    """Globs of modules that the result has not."""
+    keep: Sequence[str] = ()
+    """`A:GLOB`: modules that are input A's as they are; A is its spec, or its letter."""
     suite: Path | None = None
     """Judge the result on this suite."""
     allow_python: bool = False
@@ -190,10 +197,11 @@ def merge(workspace: Workspace, request: MergeRequest) -> MergeReport:
     notes = _refuse_other_bases(adapters, allowed=request.allow_cross_base)
     _refuse_output(request, adapters)
     judge = _judge(workspace, request, adapters)
-    inputs, found = _opened(workspace, adapters, weights, recipe)
-    notes += found
+    selection = _selection(request, adapters)
+    inputs, found = _opened(workspace, adapters, weights, recipe, selection)
+    notes += [*found, *(f"{a.spec} {a.config.ignored}" for a in adapters if a.config.ignored)]
     if recipe.name != SEARCH or request.suite is None:
-        return _written(request, recipe, inputs, notes, judge)
+        return _written(request, recipe, inputs, notes, judge, selection=selection)
     evolved = evolve(
         workspace, inputs, recipe, request.suite, request.base, request.search,
         allow_python=request.allow_python,
@@ -209,6 +217,8 @@ def _refuse_search(request: MergeRequest) -> None:
         return
     if request.suite is None:
         raise _usage(f"{SEARCH} needs a suite to search by", _SEARCH_FORM)
+    if request.without or request.keep:
+        raise _usage(f"{SEARCH} searches over all modules: no --without, no --keep", _SEARCH_FORM)
     if request.weights is not None or request.expression is not None or request.normalize:
         raise _usage(f"{SEARCH} finds the weights itself", _SEARCH_FORM)
     if len(request.specs) < LEAST_INPUTS:
@@ -320,7 +330,7 @@ def _from_list(text: str, count: int) -> list[float]:
 
 
 def _from_expression(request: MergeRequest) -> list[float]:
-    names = "abcdefghijklmnop"[: len(request.specs)]
+    names = _LETTERS[: len(request.specs)]
     hint = "the adapters are a, b, c … in the order they are named: --expr 'a + 0.5*b - c'"
     if request.weights is not None or request.strategy not in {"linear", "svd"}:
         raise _usage("--expr is a linear merge with its own weights", hint)
@@ -385,8 +395,37 @@ def _refuse_output(request: MergeRequest, adapters: Sequence[Adapter]) -> None:
         )
 
 
+def _selection(request: MergeRequest, adapters: Sequence[Adapter]) -> Selection:
+    from soup_git.storage.mergeselection import Selection
+
+    digests = [adapter.manifest.weights_md5 for adapter in adapters]
+    keep = []
+    for text in request.keep:
+        spec, colon, glob = text.rpartition(":")
+        at = _named(spec, request.specs)
+        if not colon or at is None or not glob:
+            listed = ", ".join(request.specs)
+            raise _usage(f"--keep is {text!r}, not A:GLOB with A one of {listed}", _KEEP_FORM)
+        if digests.count(digests[at]) > 1:
+            raise _usage(f"--keep of {spec}, and another input has its weights too", _KEEP_FORM)
+        keep.append((digests[at], glob))
+    return Selection(tuple(request.without), tuple(keep))
+
+
+def _named(spec: str, specs: Sequence[str]) -> int | None:
+    """Which of the inputs a spec, or a letter as in --expr, names."""
+    letters = _LETTERS[: len(specs)]
+    if spec in specs:
+        return list(specs).index(spec)
+    return letters.index(spec) if len(spec) == 1 and spec in letters else None
+
+
 def _opened(
-    workspace: Workspace, adapters: Sequence[Adapter], weights: Sequence[float], recipe: Recipe
+    workspace: Workspace,
+    adapters: Sequence[Adapter],
+    weights: Sequence[float],
+    recipe: Recipe,
+    selection: Selection,
 ) -> tuple[list[Input], list[str]]:
     """The inputs in an order that does not depend on how they were named.
 
@@ -394,16 +433,18 @@ def _opened(
     """
     from soup_git.arithmetic.strategies import Linear
     from soup_git.storage.mergeinputs import Input, refuse_what_cannot_merge
+    from soup_git.storage.mergeselection import refuse_other_shapes, select
     from soup_git.storage.updates import open_adapter
 
     for adapter in adapters:
         refuse_changed_weights(workspace, adapter)
     inputs = [Input(open_adapter(a), w) for a, w in zip(adapters, weights, strict=True)]
-    if len(inputs) > 1:
+    if len(inputs) > 1 or selection:
         refuse_what_cannot_merge(inputs)
+    inputs, notes = select(inputs, selection)
+    refuse_other_shapes(inputs)
     if recipe.strategy.inputs != 2:
         inputs.sort(key=lambda i: (i.digest, i.opened.adapter.manifest.digest(), i.weight))
-    notes = []
     if isinstance(recipe.strategy.method, Linear) and recipe.space == "exact":
         summed: dict[str, Input] = {}
         for found in inputs:
@@ -413,7 +454,7 @@ def _opened(
                 notes.append(
                     f"{found.opened.spec} is {before.opened.spec} again; their weights add up"
                 )
-            summed[key] = Input(found.opened, found.weight + (before.weight if before else 0.0))
+            summed[key] = replace(found, weight=found.weight + (before.weight if before else 0.0))
         inputs = [found for found in summed.values() if found.weight != 0.0]
         if not inputs:
             raise FatalError(
@@ -432,6 +473,7 @@ def _written(
     notes: list[str],
     judge: Judging | None = None,
     evolved: Evolved | None = None,
+    selection: Selection | None = None,
 ) -> MergeReport:
     from soup_git.storage.basemodel import BaseModel
     from soup_git.storage.folders import folder_beside
@@ -454,7 +496,7 @@ def _written(
         config = parse_adapter_config((folder / CONFIG).read_bytes(), str(request.output / CONFIG))
         verdict = judge(folder, made.md5) if judge is not None else None
         settings = _settings(recipe) | (evolved.settings if evolved else {})
-        lines = recipe_lines(recipe, settings, inputs, request.base)
+        lines = recipe_lines(recipe, settings, inputs, request.base, selection)
         lines += [evolved.recipe_line] if evolved else []
         lines += [recipe_line(verdict)] if verdict is not None else []
         manifest = make_manifest(
@@ -504,12 +546,16 @@ def recipe_lines(
     settings: Mapping[str, float | int | str],
     inputs: Sequence[Input],
     base: Path | None = None,
+    selection: Selection | None = None,
 ) -> list[str]:
     """What suffices to make the adapter again: every setting, and each input by its digest."""
     text = json.dumps(settings, sort_keys=True, separators=(",", ":"))
     lines = [f"strategy {recipe.name}", f"space {recipe.space}", f"settings {text}"]
     if base is not None:
         lines.append(f"base-weights {base.name}")
+    if selection is not None:
+        lines += [f"without {json.dumps(glob)}" for glob in selection.without]
+        lines += [f"keep md5:{md5} {json.dumps(glob)}" for md5, glob in selection.keep]
     for found in inputs:
         adapter = found.opened.adapter
         where = f"{adapter.commit}:{adapter.path}" if adapter.commit else Path(adapter.path).name
@@ -524,13 +570,22 @@ def rebuild(workspace: Workspace, snapshot: Snapshot, manifest: Manifest, output
     Inputs are found by the digest of their weights: at the commit the recipe names, else
     among the adapters of `snapshot` and of the tips of all refs.
     """
+    from soup_git.storage.mergeselection import Selection
+
     values: dict[str, str] = {}
     inputs: list[tuple[str, str, str]] = []
+    without: list[str] = []
+    keep: list[tuple[str, str]] = []
     for line in manifest.recipe:
         key, _, value = line.partition(" ")
         if key == "input":
             weight, digest, where = value.split(" ", 2)
             inputs.append((weight, digest.removeprefix("md5:"), json.loads(where)))
+        elif key == "without":
+            without.append(json.loads(value))
+        elif key == "keep":
+            digest, glob = value.split(" ", 1)
+            keep.append((digest.removeprefix("md5:"), json.loads(glob)))
         else:
             values[key] = value
     if "base-weights" in values:
@@ -552,12 +607,13 @@ def rebuild(workspace: Workspace, snapshot: Snapshot, manifest: Manifest, output
     )
     recipe = replace(_recipe(request), space=values["space"])
     adapters = with_weights(workspace, [workspace.adapter(spec) for spec in request.specs])
-    opened, notes = _opened(workspace, adapters, _weights(request), recipe)
+    selection = Selection(tuple(without), tuple(keep))
+    opened, notes = _opened(workspace, adapters, _weights(request), recipe, selection)
     if "per_group" in settings:
         groups = Grouping(settings["per_group"], settings["layers"])
         known = {md5: w for (_, md5, _), w in zip(inputs, weights, strict=True)}
         opened = [_in_groups(found, known[found.digest], groups) for found in opened]
-    _written(request, recipe, opened, notes)
+    _written(request, recipe, opened, notes, selection=selection)
 
 
 def _in_groups(found: Input, weights: float | dict[str, float], groups: Grouping) -> Input:

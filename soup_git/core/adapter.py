@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from soup_git.core.kinds import KINDS, NO_PRODUCT, SUMMED
+from soup_git.core.kinds import KINDS, NO_PRODUCT, SUMMED, unknown_keys
 from soup_git.core.waysout import take_one_side
 from soup_git.errors import FatalError
 
@@ -54,10 +54,30 @@ class AdapterConfig:
     alpha_pattern: Mapping[str, float] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     """Further keys that change what the factors mean, where they are set."""
+    unknown: tuple[str, ...] = ()
+    """Keys that are set to something, and that no kind of adapter had when this was written."""
+    written_by: str | None = None
+    """PEFT's version."""
 
     @property
     def is_lora(self) -> bool:
         return self.peft_type == "LORA"
+
+    @property
+    def ignored(self) -> str | None:
+        """What of the config is left out of account, as a sentence goes on after its name."""
+        if self.peft_type not in KINDS:
+            return (
+                f"is {self.peft_type}, a method of {self._writer} that this git-soup does not know"
+            )
+        if not self.unknown:
+            return None
+        listed = ", ".join(self.unknown)
+        return f"has {listed} in its config, of {self._writer}; git-soup knows no such key and ignores it"
+
+    @property
+    def _writer(self) -> str:
+        return f"PEFT {self.written_by}" if self.written_by else "a PEFT that it does not name"
 
     @property
     def no_product(self) -> str | None:
@@ -96,7 +116,10 @@ def parse_adapter_config(data: bytes, where: str) -> AdapterConfig:
         if raw.get(key) is not None:
             _checked(raw, key, None, is_valid, wanted, where)
     config = AdapterConfig(
-        peft_type=peft_type.upper(), base_model=raw.get("base_model_name_or_path") or None
+        peft_type=peft_type.upper(),
+        base_model=raw.get("base_model_name_or_path") or None,
+        unknown=tuple(unknown_keys(peft_type.upper(), raw)),
+        written_by=raw.get("peft_version") or None,
     )
     return _lora(config, raw, where) if config.is_lora else _other(config, raw, where)
 

@@ -16,8 +16,9 @@ class LayerDrift:
 
     module: str
     status: str
-    """`changed`, `same`, `added` (only in b) or `removed` (only in a)."""
-    frobenius: float
+    """`changed`, `same`, `added` (only in b), `removed` (only in a), or `reshaped`: of another
+    shape in each, as a head for more classes, so that there is no difference."""
+    frobenius: float | None
     relative_drift: float | None
     cosine: float | None
     rank_a: int | None
@@ -45,13 +46,17 @@ class DriftSummary:
     relative_drift: float | None
     cosine: float | None
     notes: list[str]
+    reshaped: int = 0
+    """Modules of another shape in each; no total counts them."""
 
     @property
     def counts(self) -> str:
         """`196 modules, 31 changed`, and how many are on one side only."""
         words = [f"{self.modules} module{'s' if self.modules != 1 else ''}"]
         words.append(f"{self.changed} changed")
-        sides = ((self.added, "added"), (self.removed, "removed"))
+        sides = (
+            (self.added, "added"), (self.removed, "removed"), (self.reshaped, "reshaped"),
+        )  # fmt: skip
         return ", ".join([*words, *(f"{count} {word}" for count, word in sides if count)])
 
 
@@ -73,8 +78,10 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{number(100 * value)} %"
 
 
-def number(value: float) -> str:
+def number(value: float | None) -> str:
     """Three to four digits, however small: a drift of 1e-7 does not print as 0."""
+    if value is None:
+        return "–"
     if value == 0.0 or 1e-3 <= abs(value) < 1e5:
         return f"{value:.4f}" if 0.0 < abs(value) < 10 else f"{value:.1f}" if value else "0"
     return f"{value:.2e}"

@@ -56,7 +56,7 @@ def drift_map(layers: Sequence[LayerDrift]) -> HeatMap:
 
 
 def _in_cell(layer: LayerDrift) -> str:
-    is_here = layer.status not in {"added", "removed"}
+    is_here = layer.status not in {"added", "removed", "reshaped"}
     return percent(layer.relative_drift) if is_here else layer.status
 
 

@@ -40,10 +40,13 @@ def write_module(
 ) -> tuple[MergedModule, float, float]:
     """Compute and write one module: (its row, ‖merged‖, ‖what the rank lost‖)."""
     try:
-        if p.magnitude is not None:
+        is_whole = p.is_kept and p.parts[0][1].magnitude is not None
+        if p.magnitude is not None and not is_whole:
             return _write_dora(out, p, recipe, base)
         norm, lost = _write_factors(out, p, recipe)
         _write_bias(out, p)
+        if is_whole:
+            _write_magnitude(out, p)
     except ValueError as error:
         raise FatalError(f"{p.name} cannot be merged: {error}", hint="git soup diff A B") from None
     except OverflowError as error:
@@ -61,7 +64,7 @@ def _write_factors(out: Sink, p: Planned, recipe: Recipe) -> tuple[float, float]
     lefts, squares = [], [0.0, 0.0]
     for number, updates in enumerate(zip(*experts, strict=True)):
         at = number * p.rank * updates[0].shape[1]
-        if recipe.is_exact:
+        if recipe.is_exact or p.is_kept:
             lefts.append(_concatenated(out, p, updates, at))
             continue
         found = merge(_task(p, updates, number), recipe.strategy, recipe.space, recipe.settings)
@@ -117,6 +120,14 @@ def _write_bias(out: Sink, p: Planned) -> None:
             value = found.opened.file[module.bias].read(work=np.float64)
             total += found.weight * module.scale / p.scale * value
     out.put(p.bias, to_bits(total, p.dtype))
+
+
+def _write_magnitude(out: Sink, p: Planned) -> None:
+    """DoRA's, of a module that is kept: the direction is the same, and so is what scales it."""
+    found, module = p.parts[0]
+    if p.magnitude is not None and module.magnitude is not None:
+        value = found.opened.file[module.magnitude].read(work=np.float64)
+        out.put(p.magnitude, to_bits(value.reshape(-1), p.dtype))
 
 
 def _write_dora(

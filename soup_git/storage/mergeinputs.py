@@ -26,9 +26,15 @@ class Input:
     weight: float
     groups: GroupWeights | None = None
     """Where modules are weighed by group; `weight` is then their mean, for people."""
+    kept: frozenset[str] = frozenset()
+    """Modules, and tensors saved whole, that the result takes from this input alone."""
+    is_partial: bool = False
+    """Something of the adapter is left out."""
 
     def inside(self, module: str) -> Input:
         """This input as one module, or a tensor of that name, sees it."""
+        if module in self.kept:
+            return Input(self.opened, 1.0)
         if self.groups is None:
             return self
         return Input(self.opened, self.groups.of(module))
@@ -64,6 +70,8 @@ def is_copy(inputs: Sequence[Input], recipe: Recipe) -> bool:
     """One adapter, weight 1, nothing to approximate: the bytes are the answer, of any method."""
     linear = isinstance(recipe.strategy.method, Linear) and recipe.space == "exact"
     single = [i.weight for i in inputs] == [1.0] and inputs[0].groups is None
+    if any(i.is_partial for i in inputs):
+        return False
     return linear and recipe.rank is None and single
 
 
@@ -121,7 +129,8 @@ def _value(opened: OpenAdapter, key: str) -> object:
 def _refuse_disagreement(inputs: Sequence[Input]) -> None:
     first = inputs[0].opened
     for found in inputs[1:]:
-        for key in (*_MUST_AGREE, "target_parameters"):
+        unknown = {*first.adapter.config.unknown, *found.opened.adapter.config.unknown}
+        for key in (*_MUST_AGREE, "target_parameters", *sorted(unknown)):
             one, two = _value(first, key), _value(found.opened, key)
             if (one or None) != (two or None):
                 raise FatalError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,6 +33,8 @@ class Planned:
     bias: str | None = None
     magnitude: str | None = None
     """lora_bias and DoRA are one switch for all of PEFT's modules: these tensors are in each or none."""
+    is_kept: bool = False
+    """It is taken from one input as it is, whatever the strategy."""
 
 
 def plan(
@@ -45,15 +47,16 @@ def plan(
             (i.inside(name), i.opened.modules[name]) for i in inputs if name in i.opened.modules
         ]
         _check_fit(name, parts)
+        is_kept = any(name in i.kept for i in inputs)
         ranks = [rank_of(i, module) for i, module in parts]
-        rank = sum(ranks) if recipe.is_exact else recipe.rank or max(ranks)
-        if recipe.strategy.columns is False and recipe.space == "factors":
+        rank = sum(ranks) if recipe.is_exact or is_kept else recipe.rank or max(ranks)
+        if not is_kept and recipe.strategy.columns is False and recipe.space == "factors":
             rank = _factor_rank(name, parts, ranks, recipe)
         dtypes = {i.opened.file.entries[n].dtype for i, m in parts for n in (m.left, m.right)}
         planned.append(
             Planned(
                 name, parts[0][1].key, parts, rank, widest(dtypes),
-                scale_of(parts) if recipe.is_exact else 1.0,
+                scale_of(parts) if recipe.is_exact else 1.0, is_kept=is_kept,
             )
         )  # fmt: skip
     planned = _with_companions(planned)
@@ -100,7 +103,8 @@ def config_of(
     )
     targets = {_targets(i.opened) for i in inputs}
     names = {p.name for p in planned}
-    if len(targets) > 1 or any(set(i.opened.modules) != names for i in inputs):
+    is_less = any(i.is_partial or set(i.opened.modules) != names for i in inputs)
+    if len(targets) > 1 or is_less:
         for key in ("layers_to_transform", "layers_pattern", "exclude_modules"):
             config[key] = None
         config["target_modules"] = sorted(p.name for p in planned if p.key == p.name)
@@ -177,7 +181,14 @@ def _targets(opened: OpenAdapter) -> tuple[object, ...]:
 def _union(inputs: Sequence[Input], key: str) -> list[str] | None:
     given = [i.opened.settings.get(key) or () for i in inputs]
     names = {name for names in given for name in ([names] if isinstance(names, str) else names)}
-    return sorted(names) or None
+    before = {name for i in inputs if i.is_partial for name in i.opened.file.entries}
+    after = {name for i in inputs for name in i.opened.extras}
+    gone = {n for n in names if _holds(before, n) and not _holds(after, n)}
+    return sorted(names - gone) or None
+
+
+def _holds(tensors: Iterable[str], module: str) -> bool:
+    return any(f".{module}." in f".{name}" for name in tensors)
 
 
 def _whole(value: float) -> float | int:

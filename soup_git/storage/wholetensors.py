@@ -29,9 +29,8 @@ class WholeTensors:
         self._inputs = inputs
         self._base = base
         names = dict.fromkeys(name for i in inputs for name in i.opened.extras)
-        self._having = {
-            n: [i.inside(n) for i in inputs if n in i.opened.file.entries] for n in names
-        }
+        self._kept = {name for i in inputs for name in i.kept}
+        self._having = {n: [i.inside(n) for i in inputs if n in i.opened.extras] for n in names}
         for name, having in self._having.items():
             self._check(name, having)
 
@@ -42,7 +41,7 @@ class WholeTensors:
                 f"{name} has other shapes in {having[0].opened.spec} than in another input",
                 hint="adapters of one base model have the same shapes: git soup show SPEC",
             )
-        if self._base is None and not self._base_cancels(having):
+        if self._base is None and not self._base_cancels(name, having):
             has = {id(i.opened) for i in having}
             missing = [i.opened.spec for i in self._inputs if id(i.opened) not in has]
             why = f"{', '.join(missing)} has none" if missing else "the weights do not add up to 1"
@@ -51,8 +50,8 @@ class WholeTensors:
                 hint="--base FOLDER-OF-THE-BASE-MODEL, or weights that add up to 1 (--normalize)",
             )
 
-    def _base_cancels(self, having: Sequence[Input]) -> bool:
-        everywhere = len(having) == len(self._inputs)
+    def _base_cancels(self, name: str, having: Sequence[Input]) -> bool:
+        everywhere = len(having) == len(self._inputs) or name in self._kept
         return everywhere and abs(sum(i.weight for i in having) - 1.0) < 1e-9
 
     def slots(self) -> list[Slot]:
@@ -75,7 +74,7 @@ class WholeTensors:
     def write(self, out: Sink) -> None:
         for name, having in self._having.items():
             digests = {i.opened.tensors[name].sha256 for i in having}
-            if len(digests) == 1 and self._base_cancels(having):
+            if len(digests) == 1 and self._base_cancels(name, having):
                 out.put(name, having[0].opened.file[name].bits)
             else:
                 out.put(name, to_bits(self._merged(name, having), self._dtype(name)))
@@ -84,7 +83,7 @@ class WholeTensors:
         values = [i.opened.file[name].read(work=np.float64) for i in having]
         total = np.asarray(sum(i.weight * v for i, v in zip(having, values, strict=True)))
         rest = 1.0 - sum(i.weight for i in having)
-        if self._base is not None and not self._base_cancels(having):
+        if self._base is not None and not self._base_cancels(name, having):
             total = total + rest * _base_value(self._base, name, having[0].opened)
         return total
 

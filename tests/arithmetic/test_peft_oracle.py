@@ -166,6 +166,21 @@ def test_one_adapter_with_weight_one_stays_what_it_was(repo, base, variant, stra
     assert compare(*[Workspace.open().adapter(s) for s in ("./a", "./out")]).summary.equal
 
 
+@pytest.mark.parametrize("variant", ["patterns", "lora_bias", "dora", "modules_to_save"])
+def test_a_kept_module_answers_as_its_adapter_alone_and_the_rest_is_merged(repo, base, variant):
+    model, folder = base
+    forwards = [saved(model, n, seed, **VARIANTS[variant]) for seed, n in enumerate("ab")]
+    merged(["a", "b"], weights="0.3,0.7", keep=["./b:q_proj"], base=folder)
+    found, of_q = loaded(model, "out"), 2 * 20
+    assert relative(found[:of_q], forwards[1][:of_q]) < 1e-6
+    assert relative(found[of_q:], (0.3 * forwards[0] + 0.7 * forwards[1])[of_q:]) < 1e-6
+    gone = ["v_proj", "head"] if variant == "modules_to_save" else ["v_proj"]
+    merged(["a", "b"], "less", weights="0.3,0.7", without=gone, base=folder)
+    found, plain, of_v = loaded(model, "less"), output(model), 2 * 16
+    assert relative(found[:of_q], (0.3 * forwards[0] + 0.7 * forwards[1])[:of_q]) < 1e-6
+    assert (found[of_q : of_q + of_v] == plain[of_q : of_q + of_v]).all()
+
+
 def test_adapters_of_different_kinds_and_ranks_add_up(repo, base):
     model, _ = base
     plain = output(model)

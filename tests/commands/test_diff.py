@@ -194,12 +194,60 @@ def nan_in(folder):
     path.write_bytes(bytes(data))
 
 
+def test_heads_of_another_size_are_reshaped_and_the_rest_is_compared(repo, soup, make_adapter):
+    """A two-class and a six-class adapter of one base: only the head has no difference."""
+    generator = np.random.default_rng(0)
+    for name, classes in (("two", 2), ("six", 6)):
+        head = {"base_model.model.score.weight": generator.standard_normal((classes, 64))}
+        make_adapter(name, seed=classes, extra_tensors=head, modules_to_save=["score"])
+    report = json.loads(soup("diff", "./two", "./six", "--json").stdout)
+    assert all(set(layer) == LAYER_KEYS for layer in report["layers"])
+    status = {layer["module"]: layer["status"] for layer in report["layers"]}
+    assert {n for n, s in status.items() if s == "reshaped"} == {"score.weight"}
+    head = next(layer for layer in report["layers"] if layer["status"] == "reshaped")
+    assert {head[key] for key in LAYER_KEYS - {"module", "status"}} == {None}
+    summary = report["summary"]
+    assert (summary["changed"], summary["reshaped"], summary["modules"]) == (4, 1, 5)
+    # What the totals say is what they are without heads.
+    for name, classes in (("two", 2), ("six", 6)):
+        make_adapter(name, seed=classes)
+    bare = json.loads(soup("diff", "./two", "./six", "--json").stdout)["summary"]
+    for key in ("frobenius", "relative_drift", "cosine", "norm_a", "norm_b"):
+        assert summary[key] == bare[key]
+
+
+def test_a_reshaped_module_is_in_every_form_of_the_report(repo, soup, make_adapter):
+    make_adapter("a", modules={"self_attn.q_proj": (64, 64), "lm_head": (64, 100)}, layers=1)
+    make_adapter(
+        "b", modules={"self_attn.q_proj": (64, 64), "lm_head": (64, 104)}, layers=1, seed=2
+    )
+    done = soup("diff", "./a", "./b", "--exit-code", check=False)
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[0].endswith("2 modules, 1 changed, 1 reshaped")
+    assert re.search(r"lm_head +reshaped +– +–", done.stdout)
+    assert (
+        "of another shape in each, and in no total: model.layers.0.lm_head (100x64 and 104x64)"
+        in done.stdout
+    )
+    for form in ("markdown", "html"):
+        assert "reshaped" in soup("diff", "./a", "./b", "--format", form).stdout
+
+
+def test_equally_many_numbers_of_another_shape_are_not_compared(repo, soup, make_adapter):
+    values = np.arange(12.0)
+    for name, shape in (("a", (3, 4)), ("b", (4, 3))):
+        head = {"base_model.model.score.weight": values.reshape(shape)}
+        make_adapter(name, extra_tensors=head, modules_to_save=["score"])
+    report = json.loads(soup("diff", "./a", "./b", "--json").stdout)
+    assert [x["module"] for x in report["layers"] if x["status"] == "reshaped"] == ["score.weight"]
+
+
 def test_what_cannot_be_compared_is_a_sentence(repo, soup, make_adapter):
     make_adapter("a", seed=1)
     make_adapter("nan", seed=1)
     nan_in("nan")
-    make_adapter("wide", seed=1, modules={"self_attn.q_proj": (32, 64), "mlp.down_proj": (128, 64)})
-    for other, said in (("./nan", "not finite"), ("./wide", "cannot be compared")):
+    make_adapter("wide", seed=1, modules={"self_attn.q_proj": (32, 64), "mlp.down_proj": (128, 32)})
+    for other, said in (("./nan", "not finite"), ("./wide", "for models of different shapes")):
         done = soup("diff", "./a", other, check=False)
         assert done.returncode == 128
         assert said in done.stderr

@@ -290,7 +290,10 @@ def test_other_bases_are_refused_until_said_to_be_meant(repo, make_adapter):
 def test_other_shapes_are_refused(repo, make_adapter):
     make_adapter("a", seed=1)
     make_adapter("b", seed=2, modules={"self_attn.q_proj": (32, 64), "mlp.down_proj": (128, 64)})
-    assert "other shapes" in refused(["./a", "./b"])
+    said = refused(["./a", "./b"])
+    assert "q_proj is 64x64 in ./a and 64x32 in ./b, and 1 more like it" in said
+    make_adapter("b", seed=2, modules={"self_attn.q_proj": (32, 64), "mlp.down_proj": (128, 32)})
+    assert "adapters of one base model have the same shapes" in refused(["./a", "./b"])
 
 
 def test_no_module_in_common_is_refused(repo, make_adapter):

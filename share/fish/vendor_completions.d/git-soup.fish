@@ -304,6 +304,8 @@ complete -c git-soup -n '__git_soup_at merge' -l rank -x -a 'full' -d 'The resul
 complete -c git-soup -n '__git_soup_at merge' -l space -x -a 'shared delta factors' -d 'Where entries are compared. [default: shared]'
 complete -c git-soup -n '__git_soup_at merge' -l normalize -d 'Divide the weights by their sum.'
 complete -c git-soup -n '__git_soup_at merge' -l base -x -a '(__fish_complete_directories)' -d 'The base model\'s folder: DoRA and whole tensors need it.'
+complete -c git-soup -n '__git_soup_at merge' -l without -x -d 'Leave modules out; as often as there are some.'
+complete -c git-soup -n '__git_soup_at merge' -l keep -x -d 'Take modules from A as they are; A is its spec, or a, b, … as they are named.'
 complete -c git-soup -n '__git_soup_at merge' -l allow-cross-base -d 'Merge although the configs name different base models.'
 complete -c git-soup -n '__git_soup_at merge' -l eval -r -F -d 'Score inputs and result, and give a verdict; what cmaes searches by.'
 complete -c git-soup -n '__git_soup_at merge' -l allow-python -d 'Let the suite run scorers of the workspace.'
