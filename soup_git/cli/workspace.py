@@ -37,6 +37,13 @@ def init(
     dataset: Annotated[
         str | None, typer.Option("--dataset", metavar="FILE", help="The template's dataset.")
     ] = None,
+    add_stages: Annotated[
+        bool,
+        typer.Option(
+            "--add-stages",
+            help="Add the template's stages to a dvc.yaml that is there, after yours.",
+        ),
+    ] = False,
     commit_summary: Annotated[
         bool,
         typer.Option(
@@ -52,10 +59,14 @@ def init(
     chosen = None
     if template is not None:
         chosen = command.start(template, base, dataset)
-    elif base is not None or dataset is not None:
-        raise typer.BadParameter("--base and --dataset fill in a --template")
+    elif base is not None or dataset is not None or add_stages:
+        raise typer.BadParameter("--base, --dataset and --add-stages go with a --template")
     report, code = command.init(
-        Path.cwd(), check_only=check, template=chosen, commit_summary=commit_summary
+        Path.cwd(),
+        check_only=check,
+        template=chosen,
+        add_stages=add_stages,
+        commit_summary=commit_summary,
     )
     show_report(report, form, as_json)
     return code

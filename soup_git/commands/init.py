@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 from soup_git.commands.dependencies import say_unseen
+from soup_git.core.stagetext import load_pipeline, runs_ours, stage_texts, with_stages
 from soup_git.core.templates import (
     PIPELINE,
     PROMPTS,
@@ -43,7 +44,7 @@ _HEADING = "# git-soup (git soup init)"
 class PartState:
     part: str
     state: str
-    """ok, created, kept or missing."""
+    """ok, created, extended, kept or missing."""
     note: str
 
 
@@ -77,6 +78,8 @@ class _Part:
     note: str
     there: Callable[[], str] = lambda: "ok"
     """The state of what is not missing: kept, where it is another one than this would make."""
+    done: str = "created"
+    """The state after `complete()`."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,7 @@ def init(
     *,
     check_only: bool,
     template: Start | None = None,
+    add_stages: bool = False,
     commit_summary: bool = False,
 ) -> tuple[InitReport, ExitCode]:
     if git_version() < OLDEST_GIT:
@@ -125,7 +129,7 @@ def init(
     git = GitRepo.discover(folder)
     states: list[PartState] = []
     to_stage: list[str] = []
-    asked = [_pipeline(git, template)] if template else []
+    asked = _template_parts(git, template, add_stages=add_stages) if template else []
     asked += [_commit_summary(git)] if commit_summary else []
     for part in [*_parts(git), *asked]:
         missing = part.missing()
@@ -134,7 +138,7 @@ def init(
             states.append(PartState(part.name, "missing" if missing else part.there(), note))
             continue
         to_stage += part.complete()
-        states.append(PartState(part.name, "created", part.note))
+        states.append(PartState(part.name, part.done, part.note))
     if to_stage:
         git.index.stage(*to_stage)
     if template is not None and not check_only:
@@ -217,16 +221,38 @@ def rendered(start: Start, *, base_is_folder: bool) -> dict[str, str]:
     return texts
 
 
-def _pipeline(git: GitRepo, start: Start) -> _Part:
+def _template_parts(git: GitRepo, start: Start, *, add_stages: bool) -> list[_Part]:
     """The template's configs, pipeline and suite; what is there already stays as it is."""
     texts = rendered(start, base_is_folder=(git.root / start.base).is_dir())
+    configs = {name: text for name, text in texts.items() if name.endswith(_SOUP)}
+    suite = {name: texts[name] for name in (SUITE, PROMPTS) if name in texts}
+    if (git.root / _SOUP).exists():  # the other configs of a template have data of their own
+        _refuse_others(_SOUP, (git.root / _SOUP).read_bytes(), start)
+    summary = start.template.summary
+    parts = [_template_file(git, name, text, summary) for name, text in configs.items()]
+    parts.append(_pipeline(git, start, texts[PIPELINE], add_stages=add_stages))
+    return [*parts, _suite(git, suite)] if suite else parts
 
+
+def _template_file(git: GitRepo, name: str, text: str, note: str) -> _Part:
+    path = git.root / name
+
+    def complete() -> list[str]:
+        write_atomically(target_inside(git.root, name), text.encode())
+        return [name]
+
+    def there() -> str:
+        return "ok" if path.read_text("utf-8", "replace") == text else "kept"
+
+    return _Part(name, lambda: [] if path.exists() else [name], complete, note, there)
+
+
+def _suite(git: GitRepo, texts: Mapping[str, str]) -> _Part:
     def missing() -> list[str]:
         dvc = git.root / PIPELINE
         # A pipeline of the user's own may have no stage that asks a suite.
         asks = not dvc.is_file() or SUITE in dvc.read_text("utf-8", "replace")
-        wanted = [name for name in texts if asks or name not in (SUITE, PROMPTS)]
-        return [name for name in wanted if not (git.root / name).exists()]
+        return [name for name in texts if asks and not (git.root / name).exists()]
 
     def complete() -> list[str]:
         created = missing()
@@ -234,16 +260,72 @@ def _pipeline(git: GitRepo, start: Start) -> _Part:
             write_atomically(target_inside(git.root, name), texts[name].encode())
         return created
 
-    configs = [name for name in texts if name.endswith((_SOUP, PIPELINE))]
-    own = [name for name in configs if name.endswith(_SOUP) and (git.root / name).exists()]
-    if _SOUP in own:  # the other configs of a template have data of their own
-        _refuse_others(_SOUP, (git.root / _SOUP).read_bytes(), start)
+    note = "questions of which stage evaluate keeps the score"
+    return _Part(SUITE, missing, complete, note, lambda: _state_of_suite(git, texts))
 
-    def there() -> str:
-        same = all((git.root / name).read_text("utf-8", "replace") == texts[name] for name in own)
-        return "ok" if same else "kept"
 
-    return _Part(", ".join(configs), missing, complete, start.template.summary, there)
+def _state_of_suite(git: GitRepo, texts: Mapping[str, str]) -> str:
+    there = [git.root / name for name in texts]
+    same = all(
+        p.is_file() and p.read_text("utf-8", "replace") == texts[n]
+        for p, n in zip(there, texts, strict=True)
+    )
+    return "ok" if same else "kept" if there[0].exists() else "not asked"
+
+
+def _pipeline(git: GitRepo, start: Start, text: str, *, add_stages: bool) -> _Part:
+    """`dvc.yaml`: written where there is none; with `add_stages` after the stages of the user's own."""
+    path = git.root / PIPELINE
+    own = load_pipeline(path.read_bytes()) if path.is_file() else None
+    wanted = stage_texts(text)
+    lacking = [name for name in wanted if own is not None and not runs_ours(own.get(name))]
+    foreign = [name for name in lacking if own is not None and name in own]
+    if add_stages and foreign:
+        raise FatalError(
+            f"{PIPELINE} has a stage {foreign[0]} of your own, and git-soup's has that name too",
+            hint=f"rename yours in {PIPELINE}, then type this again",
+        )
+
+    def missing() -> list[str]:
+        return [PIPELINE] if own is None or (add_stages and lacking) else []
+
+    def complete() -> list[str]:
+        if own is None:
+            write_atomically(target_inside(git.root, PIPELINE), text.encode())
+        else:
+            _add_stages(git, path, text, lacking)
+        return [PIPELINE]
+
+    note = start.template.summary
+    if own is not None:
+        note = f"stages {', '.join(lacking)} added after yours" if add_stages else _lack(lacking)
+    done = "created" if own is None else "extended"
+    return _Part(PIPELINE, missing, complete, note, lambda: "kept" if lacking else "ok", done)
+
+
+def _lack(stages: Sequence[str]) -> str:
+    if not stages:
+        return "has the template's stages"
+    return f"yours, without stage{'s' if len(stages) > 1 else ''} {', '.join(stages)}"
+
+
+def _add_stages(git: GitRepo, path: Path, template: str, names: Sequence[str]) -> None:
+    before = path.read_bytes()
+    try:
+        text = with_stages(before.decode("utf-8"), template, names)
+    except (ValueError, UnicodeDecodeError) as error:
+        lines = "\n".join(stage_texts(template)[name] for name in names)
+        raise FatalError(
+            f"{PIPELINE} was left as it is: {error}; by hand, `- {_SOUP}` belongs into its vars, and"
+            f" into its stages:\n{lines}",
+            hint="git soup init --template NAME again, when that is done",
+        ) from None
+    write_atomically(path, text.encode())
+    try:
+        Workspace(git).dvc.stages()  # DVC's own word for it, before anybody is told
+    except FatalError:
+        write_atomically(path, before)
+        raise
 
 
 def _refuse_others(name: str, data: bytes, start: Start) -> None:
@@ -261,17 +343,29 @@ def _refuse_others(name: str, data: bytes, start: Start) -> None:
 def _next(start: Start | None, states: Sequence[PartState]) -> list[str]:
     if start is None:
         return [_NEXT]
-    kept = [state.part for state in states if state.state == "kept"]
-    if kept:
-        return [
-            f"{kept[0]}: yours, and not what template {start.template.name} has",
-            "  git soup config check says whether it is valid",
-        ]
+    notes = {state.part: state.note for state in states if state.state == "kept"}
+    name = start.template.name
+    lines = [
+        line
+        for kept in notes
+        if kept.endswith(_SOUP)
+        for line in (
+            f"{kept}: yours, and not what template {name} has",
+            f"  git soup config check{'' if kept == _SOUP else f' {kept}'} says whether it is valid",
+        )
+    ]
+    if lines:
+        return lines
     data = {start.dataset: start.template.rows[0], **(start.template.more_data or {})}
     rows = [f"  rows in {path}, as {FORMATS[form].example}" for path, form in data.items()]
     configs = [name for name in start.template.files if name.endswith(_SOUP)]
     checks = [f"git soup config check{'' if n == _SOUP else f' {n}'}" for n in configs]
-    return ["Next:", *rows, f"  {' && '.join(checks)}", "  dvc repro, or git soup train"]
+    last = ["  dvc repro, or git soup train"]
+    if PIPELINE in notes:
+        last.insert(
+            0, f"  git soup init --template {name} --add-stages: {PIPELINE} is {notes[PIPELINE]}"
+        )
+    return ["Next:", *rows, f"  {' && '.join(checks)}", *last]
 
 
 # -- settings of this clone ---------------------------------------------------------------------

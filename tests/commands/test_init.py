@@ -316,6 +316,10 @@ def test_a_template_says_what_goes_where_and_what_to_type(new, soup, git):
         "  rows in data/preferences.jsonl",
     ]
     assert "git soup config check reward/soup.yaml" in report["next"][4]
+    assert report["next"][5] == (
+        "  git soup init --template rlhf --add-stages: dvc.yaml is yours, without stages sft, fold, reward,"
+        " train, lock, evaluate"
+    )
     assert Path("dvc.yaml").read_text() == "stages: {}\n"
     assert not Path("eval").exists()
     assert "sft/soup.yaml is valid" in soup("config", "check", "sft/soup.yaml").stdout
@@ -327,10 +331,10 @@ def test_a_config_that_is_there_is_kept_and_that_is_said(new, soup, git):
     soup("init", "--template", "chat")
     again = soup("init", "--template", "chat", "--json")
     part = {p["part"]: p["state"] for p in json.loads(again.stdout)["parts"]}
-    assert part["soup.yaml, dvc.yaml"] == "ok"
+    assert (part["soup.yaml"], part["dvc.yaml"], part["eval/suite.yaml"]) == ("ok", "ok", "ok")
     before = Path("soup.yaml").read_text()
     other = soup("init", "--template", "kto")
-    assert re.search(r"soup\.yaml, dvc\.yaml +kept", other.stdout)
+    assert re.search(r"soup\.yaml +kept", other.stdout)
     assert "yours, and not what template kto has" in other.stdout
     assert "rows in" not in other.stdout
     filled = soup("init", "--template", "kto", "--base", "org/model", check=False)
@@ -339,6 +343,61 @@ def test_a_config_that_is_there_is_kept_and_that_is_said(new, soup, git):
     same = soup("init", "--template", "kto", "--base", "Qwen/Qwen3-0.6B", check=False)
     assert same.returncode == 0, same.stderr
     assert Path("soup.yaml").read_text() == before
+
+
+_OWN = """\
+# what makes our data
+stages:
+    prepare:  # by hand until May
+        cmd: mkdir -p data && cp raw.jsonl data/train.jsonl
+        deps:
+        - raw.jsonl
+        outs:
+        - data/train.jsonl
+        # the end of prepare
+
+# shown on the wall
+plots:
+- wall.csv
+"""
+
+
+def test_stages_join_a_pipeline_that_is_there_and_nothing_of_it_moves(new, soup, git, dvc):
+    Path("dvc.yaml").write_text(_OWN)
+    said = soup("init", "--template", "chat").stdout
+    assert re.search(r"dvc\.yaml +kept +yours, without stages train, lock, evaluate", said)
+    assert re.search(r"soup\.yaml +created", said)
+    hint = re.search(r"git soup (init --template chat --add-stages): dvc\.yaml is yours", said)
+    assert Path("dvc.yaml").read_text() == _OWN
+    train = soup("train", check=False)
+    assert train.returncode == 128
+    assert f"hint: git soup {hint[1]}" in train.stderr
+    added = soup(*hint[1].split()).stdout
+    assert re.search(r"dvc\.yaml +extended +stages train, lock, evaluate added after yours", added)
+    now = Path("dvc.yaml").read_text()
+    lines = iter(now.splitlines())
+    assert all(line in lines for line in _OWN.splitlines())  # each, in its order
+    stages = dvc("stage", "list", "--name-only").stdout.split()
+    assert stages == ["prepare", "train", "lock", "evaluate"]
+    assert "prepare" in dvc("dag", "--dot", "train").stdout
+    assert "dvc.yaml" in git("diff", "--cached", "--name-only").stdout
+    again = soup("init", "--template", "chat", "--add-stages").stdout
+    assert re.search(r"dvc\.yaml +ok", again)
+    assert Path("dvc.yaml").read_text() == now
+
+
+def test_stages_that_have_no_place_are_printed_and_nothing_is_written(new, soup):
+    for text, said in (
+        ("stages: {a: {cmd: echo}}\n", "its stages are written on one line"),
+        ("stages:\n  train:\n    cmd: mine\n", "has a stage train of your own"),
+        ("vars:\n  - base: other\nstages:\n  a:\n    cmd: echo ${base}\n", "dvc dag failed"),
+    ):
+        Path("dvc.yaml").write_text(text)
+        done = soup("init", "--template", "chat", "--add-stages", check=False)
+        assert done.returncode == 128
+        assert said in done.stderr
+        assert Path("dvc.yaml").read_text() == text
+        assert "hint: " in done.stderr
 
 
 def test_a_dataset_lies_in_the_workspace(new, soup, git):
