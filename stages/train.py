@@ -103,7 +103,28 @@ def _named(arguments: list[str], default: str) -> str:
     return str(PurePosixPath(arguments[0] if arguments else default))
 
 
+def _give_back(code: int) -> int:
+    """After a training that failed: what DVC removed before it, where nothing came of it."""
+    from soup_git.core.stagedeps import config_stages
+    from soup_git.core.templates import PIPELINE
+    from soup_git.core.trainconfig import CONFIG_FILE
+    from soup_git.storage.lastoutputs import bring_back
+    from soup_git.storage.workspace import Workspace
+
+    workspace = Workspace.open()
+    config = _named(sys.argv[1:], CONFIG_FILE)
+    pipeline = workspace.work_tree_bytes(PIPELINE) or b""
+    names = [s.name for s in config_stages(pipeline) if s.trains and s.config == config]
+    back = [path for name in names for path in bring_back(workspace, name)]
+    if back:
+        sys.stderr.write(f"brought back, as dvc.lock has them: {', '.join(back)}\n")
+    return code
+
+
 if __name__ == "__main__":
     from soup_git.storage.workers import is_worker, run_as_worker
 
-    sys.exit(run_as_worker(main) if is_worker() else run_to_exit_code(main))
+    if is_worker():
+        sys.exit(run_as_worker(main))
+    ended = run_to_exit_code(main)
+    sys.exit(run_to_exit_code(lambda: _give_back(ended)) if ended else 0)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from soup_git.commands.dependencies import moved_unseen, say_unseen
 from soup_git.commands.estimating import known_estimate
 from soup_git.commands.lock import PinCheck, pins_now
-from soup_git.commands.train import PIPELINE
+from soup_git.core.templates import PIPELINE
 from soup_git.errors import ExitCode, FatalError
 from soup_git.render.report import Table
 from soup_git.storage.dvcfiles import parse_dvc_lock

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from soup_git.commands.sweepshow import SweepReport, show
-from soup_git.commands.train import PIPELINE
 from soup_git.core import sweepgrid, yamllines
+from soup_git.core.templates import PIPELINE
 from soup_git.core.text import counted
 from soup_git.core.trainconfig import CONFIG_FILE, ConfigPins, parse_config_pins
 from soup_git.errors import ExitCode, FatalError

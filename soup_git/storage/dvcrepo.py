@@ -252,15 +252,21 @@ class DvcRepo:
         if done.returncode:
             raise _failed(arguments, log.read_bytes(), done.returncode)
 
-    def repro(self, *, force: bool = False, waiting: Callable[[], None] = lambda: None) -> int:
+    def repro(
+        self,
+        *stages: str,
+        force: bool = False,
+        waiting: Callable[[], None] = lambda: None,
+    ) -> int:
         """`dvc repro` with its output where ours goes; waits while another DVC runs here.
 
-        `waiting` is called once when it has to wait. Returns DVC's exit code. `python` in a
-        stage's command is the one that runs us.
+        `stages` are brought up to date, with what they need; else the whole pipeline. With `force`
+        they alone run, whatever changed. `waiting` is called once when it has to wait. Returns DVC's
+        exit code. `python` in a stage's command is the one that runs us.
         """
         command = [sys.executable, "-P", "-m", "dvc", "--wait-for-lock", "repro"]
-        if force:
-            command += ["--force", "--single-item", "train"]
+        command += ["--force", "--single-item"] if force else []
+        command += stages
         while True:
             if self.is_busy:
                 waiting()

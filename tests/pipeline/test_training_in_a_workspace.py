@@ -328,6 +328,63 @@ def test_a_known_result_is_offered_instead_of_training_again(trained: Path) -> N
     assert "up to date" in run("dvc", "status", cwd=trained)
 
 
+def test_what_is_reused_is_judged_after_the_stages_before_it(trained: Path) -> None:
+    first = md5_of(trained)
+    rows = (trained / "data" / "train.jsonl").read_text()
+    (trained / "raw.jsonl").write_text(rows)
+    run("git", "rm", "-q", "--cached", "data/train.jsonl", cwd=trained)
+    prepare = "  prepare:\n    cmd: cp raw.jsonl data/train.jsonl\n    deps: [raw.jsonl]\n"
+    pipeline = (trained / "dvc.yaml").read_text()
+    (trained / "dvc.yaml").write_text(
+        pipeline.replace("stages:\n", f"stages:\n{prepare}    outs: [data/train.jsonl]\n\n")
+    )
+    same = json.loads(run("git-soup", "train", "--reuse", "--json", cwd=trained))
+    assert (same["reused"], same["weights_md5"]) == (True, first.removeprefix("md5:"))
+
+    (trained / "raw.jsonl").write_text(rows + json.dumps(tiny.conversation(99)) + "\n")
+    report = json.loads(run("git-soup", "train", "--reuse", "--json", cwd=trained))
+    assert not report["reused"]
+    assert f"md5:{report['weights_md5']}" == md5_of(trained) != first
+    weights = (trained / "output" / "adapter_model.safetensors").read_bytes()
+    assert hashlib.md5(weights).hexdigest() == report["weights_md5"]
+
+
+def test_a_training_that_fails_early_costs_nothing_that_was_there(trained: Path) -> None:
+    config = (trained / "soup.yaml").read_text()
+    pipeline = (trained / "dvc.yaml").read_text()
+    # As templates were before: DVC removes outputs first, and the stage brings them back.
+    plain = pipeline.replace(":\n          persist: true\n    metrics", "\n    metrics")
+    plain = plain.replace("          persist: true\n", "")
+    assert "persist: true" in pipeline and "persist: true" not in plain
+    for stages, wrong, said in (
+        (plain, config.replace("epochs: 2", "epoch: 2"), "did you mean epochs"),
+        (pipeline, config.replace("epochs: 2", "epoch: 2"), "did you mean epochs"),
+        # DVC misses the dependency before any stage of ours could say a word.
+        (pipeline, config.replace("base: base", "base: nowhere"), "nowhere"),
+    ):
+        (trained / "dvc.yaml").write_text(stages)
+        (trained / "soup.yaml").write_text(wrong)
+        assert said in run("dvc", "repro", cwd=trained, expect=255)
+        (trained / "soup.yaml").write_text(config)
+        results = ("metrics.json", "plots", "output")
+        assert run("git", "status", "--short", "--", *results, cwd=trained) == ""
+        assert "up to date" in run("dvc", "status", cwd=trained)
+
+
+def test_a_pipeline_that_trains_nothing_is_no_success(trained: Path) -> None:
+    shutil.rmtree(trained / "output")
+    (trained / "dvc.yaml").write_text("stages:\n  mine:\n    cmd: echo mine\n")
+    said = run("git-soup", "train", cwd=trained, expect=128)
+    assert "fatal: no stage of dvc.yaml trains what soup.yaml says" in said
+    hint = re.search(r"hint: git (soup init --template chat --add-stages)", said)
+    assert hint
+    run("git-soup", *hint[1].split()[1:], cwd=trained)
+    (trained / "dvc.yaml").write_text(without_evaluation((trained / "dvc.yaml").read_text()))
+    report = json.loads(run("git-soup", "train", "--json", cwd=trained))
+    weights = (trained / "output" / "adapter_model.safetensors").read_bytes()
+    assert hashlib.md5(weights).hexdigest() == report["weights_md5"]
+
+
 def test_a_killed_stage_goes_on_to_the_same_bytes_and_the_same_dvc_lock(trained: Path) -> None:
     before = md5_of(trained)
     refs = run("git", "for-each-ref", "refs/soup/runs", cwd=trained)
