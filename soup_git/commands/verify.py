@@ -13,11 +13,12 @@ from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 from soup_git.commands.diff import compare
+from soup_git.commands.fetching import fetch_missing
 from soup_git.commands.lock import Overrides, check_pins
 from soup_git.commands.merge import rebuild
 from soup_git.core.lock import Lock
 from soup_git.core.manifest import CONFIG, MANIFEST, WEIGHTS, Manifest
-from soup_git.core.threeway import has_origin
+from soup_git.core.threeway import has_origin, parse_recipe
 from soup_git.core.trainconfig import CONFIG_FILE, ConfigPins, parse_config_pins
 from soup_git.core.verification import Verification, parse_verifications
 from soup_git.errors import DriftError, ExitCode, FatalError
@@ -119,8 +120,7 @@ def _verified(
         inputs = [str(PurePosixPath(p)) for p in (lock.dataset_path, *named, *lock.inputs) if p]
         for path, output in snapshot.outputs.items():
             if any(_overlap(path, one) for one in inputs):
-                if not workspace.object_is_sound(output.md5):
-                    workspace.dvc_remote.fetch([output.md5])
+                fetch_missing(workspace, [output.md5])
                 restore_output(scratch, output)
         _bring_base(workspace, scratch, names.base)
         for path in (path for path, one in named.items() if one.may_be_elsewhere):
@@ -144,6 +144,8 @@ def _remake(workspace: Workspace, snapshot: Snapshot, folder: str, output: Path)
 
     output.mkdir()
     where = inside_folder(folder, MANIFEST)
+    recipe = parse_recipe(manifest, where)
+    fetch_missing(workspace, [md5 for md5, _ in (recipe.origin, *recipe.sides)])
     threeway.rebuild(workspace, manifest, output / WEIGHTS, where)
     (output / CONFIG).write_bytes(snapshot.require(inside_folder(folder, CONFIG)))
 
@@ -277,6 +279,8 @@ def _compare(
     same = expected.tensors_sha256() == rebuilt.tensors_sha256()
     largest: float | None = None
     where: str | None = None
+    if not same:
+        fetch_missing(workspace, [expected.weights_md5])
     if not same and workspace.local_weights(expected.weights_md5, adapter) is not None:
         layers = compare(
             workspace.adapter(revision, adapter), workspace.adapter_in_folder(folder, "rebuilt")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -77,3 +78,32 @@ def test_an_adapter_that_was_added_has_nothing_to_be_rebuilt_from(merged: Path, 
     done = soup("verify", "--adapter", "adapters/a", check=False)
     assert done.returncode == 128
     assert "no soup.lock" in done.stderr
+
+
+def test_in_a_fresh_clone_what_is_needed_is_fetched(
+    repo: Path, soup, git, make_adapter, in_tmp_path
+) -> None:
+    Path("../store").mkdir()
+    Path(".dvc/config").write_text(
+        "[core]\n    remote = store\n['remote \"store\"']\n    url = ../../store\n"
+    )
+    git("init", "-q", "--bare", "../origin.git")
+    git("remote", "add", "origin", "../origin.git")
+    for seed, branch in ((1, "main"), (2, "ours"), (3, "theirs")):
+        git("checkout", "-q", *(["main"] if branch == "main" else ["-b", branch, "main"]))
+        make_adapter("adapters/a", seed=seed)
+        soup("add", "adapters/a")
+        git("commit", "-qam", branch)
+    git("merge", "-q", "--no-edit", "ours")
+    soup("merge", "HEAD~1:adapters/a", "HEAD^2:adapters/a", "-o", "adapters/m")
+    soup("add", "adapters/m")
+    git("commit", "-qm", "a merge by hand")
+    soup("push", "--all")
+    git("clone", "-q", "../origin.git", "../clone", cwd=repo)
+    clone = repo.parent / "clone"
+    git("checkout", "-q", "theirs", cwd=clone)
+    soup("init", cwd=clone)
+    for adapter in ("adapters/a", "adapters/m"):
+        done = soup("verify", "--adapter", adapter, "--json", cwd=clone)
+        assert json.loads(done.stdout)["verdict"] == "identical"
+        shutil.rmtree(clone / ".dvc" / "cache", ignore_errors=True)

@@ -169,6 +169,24 @@ def test_verify_rebuilds_the_same_adapter_and_leaves_nothing_behind(trained: Pat
     assert run("git", "status", "--short", cwd=trained) == ""
 
 
+def test_verify_in_a_fresh_clone_fetches_data_and_weights(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    run("git", "init", "-q", "--bare", "../origin.git", cwd=trained)
+    run("git", "remote", "add", "origin", "../origin.git", cwd=trained)
+    run("dvc", "remote", "add", "-q", "-d", "store", "../store", cwd=trained)
+    run("git", "rm", "-q", "--cached", "data/train.jsonl", cwd=trained)
+    run("dvc", "add", "-q", "data/train.jsonl", cwd=trained)
+    run("git", "add", "--all", cwd=trained)
+    run("git", "commit", "-qm", "The data to DVC", cwd=trained)
+    run("git-soup", "push", cwd=trained)
+    clone = tmp_path / "clone"
+    run("git", "clone", "-q", "origin.git", "clone", cwd=tmp_path)
+    shutil.copytree(trained / "base", clone / "base")
+    run("git-soup", "init", cwd=clone)
+    report = json.loads(run("git-soup", "verify", "--json", cwd=clone))
+    assert report["verdict"] == "identical"
+
+
 def test_verify_tells_an_adapter_that_was_not_made_from_its_lock(trained: Path) -> None:
     name = run("git", "for-each-ref", "--format=%(refname:lstrip=3)", "refs/soup/runs", cwd=trained)
     third = json.loads(run("git-soup", "show", f"run/{name.strip()}@3", "--json", cwd=trained))
