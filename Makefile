@@ -43,9 +43,12 @@ clean:
 
 # torch comes alone and first: where a CPU build lies at hand, pip takes it and the
 # gigabytes of CUDA libraries that the default build depends on are never asked for.
+# An editable install brings no manual page; `git soup --help` looks for it below the prefix.
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "git-soup needs Python 3.11 or newer; try: make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet '$(TORCH)'
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[eval,embedding,quantized,dask,docs,dev]'
+	mkdir -p $(VENV)/share/man/man1
+	ln -sf '$(CURDIR)/share/man/man1/git-soup.1' $(VENV)/share/man/man1/
 	touch $@

@@ -11,6 +11,7 @@ import shlex
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
@@ -81,11 +82,26 @@ def play(folder: Path, base: Path | None) -> int:
     story.refuse_drift()
     story.prove()
     story.tell(
-        f"Done in {time.monotonic() - started:.0f} s. The repository is yours to play with:"
-        f" cd {folder}\nTry: git soup status, git soup show HEAD, git soup lock show,"
-        " git log --oneline --graph --all, git soup fsck"
+        f"Done in {time.monotonic() - started:.0f} s. The repository is yours to play with:\n"
+        + "".join(f"\n  {line}" for line in to_go_on(folder, os.environ))
     )
     return ExitCode.OK
+
+
+def to_go_on(folder: Path, environment: Mapping[str, str]) -> list[str]:
+    """What to type in the shell that the demo was started from, to look at its repository.
+
+    `make demo` runs git-soup from an environment that this shell has not activated: there
+    git does not know the word soup.
+    """
+    lines = [f"cd {shlex.quote(str(folder))}", "git soup status", "git soup show HEAD"]
+    lines += ["git log --oneline --graph --all", "git soup --help"]
+    if shutil.which("git-soup", path=environment.get("PATH", "")) is None:
+        activate = Path(sys.executable).parent / "activate"
+        place = shlex.quote(os.path.relpath(activate))
+        way = f"source {place}" if activate.is_file() else f'export PATH="{activate.parent}:$PATH"'
+        lines.insert(0, way)
+    return lines
 
 
 def _refuse_existing(folder: Path) -> None:
