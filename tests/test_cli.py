@@ -35,13 +35,44 @@ def test_without_a_verb_is_usage(in_tmp_path, soup):
     assert "Usage: git soup" in done.stderr
 
 
-@pytest.mark.parametrize("words", [["frobnicate"], ["status", "--frobnicate"], ["status", "extra"], ["lock"], ["lock", "frobnicate"], ["show"], ["add"], ["status", "--format", "yaml"], ["status", "--format"]])  # fmt: skip
+@pytest.mark.parametrize("words", [["frobnicate"], ["status", "--frobnicate"], ["status", "extra"], ["lock"], ["lock", "frobnicate"], ["add"], ["status", "--format", "yaml"], ["status", "--format"]])  # fmt: skip
 def test_usage_is_129_and_names_the_help(words, repo, soup):
     done = soup(*words, check=False)
     assert (done.returncode, done.stdout) == (129, "")
     assert "error: " in done.stderr
     assert "hint: git soup" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "typed"),
+    [
+        ("stauts", "git soup status"),
+        ("branchs", "git soup branches"),
+        ("comit", "git commit: git's own understands adapters here"),
+        ("rebase", "git rebase: git's own understands adapters here"),
+        ("list", "git soup branches, git soup status"),
+        ("frobnicate", "git soup -h"),
+        ("log --onelin", "git soup log --oneline"),
+        ("tag --abort", "git soup tag -h"),
+        ("lock chek", "git soup lock check"),
+    ],
+)
+def test_what_was_meant_is_suggested_and_nothing_else(words, typed, repo, soup):
+    done = soup(*words.split(), check=False)
+    assert done.returncode == 129
+    assert done.stderr.endswith(f"hint: {typed}\n")
+    assert "ossible options" not in done.stderr
+    assert "Did you mean" not in done.stderr
+
+
+def test_from_another_folder_as_git(repo, soup, in_tmp_path):
+    here = soup("status").stdout
+    assert soup("-C", "..", "-C", "repo", "status", cwd=repo).stdout == here
+    done = soup("-C", "nowhere", "status", check=False)
+    assert (done.returncode, done.stderr) == (
+        128, "fatal: cannot change to 'nowhere': No such file or directory\n",
+    )  # fmt: skip
 
 
 def test_version(in_tmp_path, soup):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +11,7 @@ import typer
 import typer.core
 
 import soup_git
-from soup_git.errors import ExitCode
+from soup_git.errors import ExitCode, FatalError
 
 if TYPE_CHECKING:
     from soup_git.cli.options import Format, Page
@@ -60,6 +61,7 @@ def command_tree(verb: str | None = None) -> Any:
 
 def run(arguments: list[str]) -> int:
     """Parse and run; click's own errors become git's exit code for usage."""
+    arguments = _as_git(arguments)
     command = command_tree(arguments[0] if arguments else None)
     if not arguments:
         with command.make_context("git soup", ["-h"], resilient_parsing=True) as context:
@@ -68,18 +70,42 @@ def run(arguments: list[str]) -> int:
     try:
         result = command.main(args=arguments, prog_name="git soup", standalone_mode=False)
     except UsageError as error:
-        sys.stderr.write(f"error: {error.format_message()}\n")
-        # The parser's own errors come without a context, and click's have one.
-        if error.ctx is not None:
-            sys.stderr.write(f"{error.ctx.get_usage()}\n")
-        path = error.ctx.command_path if error.ctx is not None else "git soup"
-        sys.stderr.write(f"hint: {path} -h\n")
-        return ExitCode.USAGE
+        return _report_usage(error)
     except typer.Abort:
         return ExitCode.INTERRUPTED
     except typer.Exit as error:
         return error.exit_code
     return int(result or 0)
+
+
+def _as_git(arguments: list[str]) -> list[str]:
+    """The arguments after `-C DIR`, which is obeyed, and with `-3` as git log takes it."""
+    while len(arguments) > 1 and arguments[0] == "-C":
+        try:
+            os.chdir(arguments[1])
+        except OSError as error:
+            raise FatalError(f"cannot change to {arguments[1]!r}: {error.strerror}") from None
+        arguments = arguments[2:]
+    if arguments[:1] == ["log"]:
+        return [f"-n{a[1:]}" if a[:1] == "-" and a[1:].isdecimal() else a for a in arguments]
+    return arguments
+
+
+def _report_usage(error: Any) -> int:
+    from soup_git.cli.usage import hint
+
+    context = error.ctx
+    path = context.command_path if context is not None else "git soup"
+    command = context.command if context is not None else command_tree()
+    verbs = command_tree().commands if path == "git soup" else getattr(command, "commands", {})
+    known = [*verbs, *(name for option in command.params for name in option.opts)]
+    message, what = hint(path, error.format_message(), known)
+    sys.stderr.write(f"error: {message}\n")
+    # The parser's own errors come without a context, and click's have one.
+    if context is not None:
+        sys.stderr.write(f"{context.get_usage()}\n")
+    sys.stderr.write(f"hint: {what}\n")
+    return ExitCode.USAGE
 
 
 def open_workspace() -> Workspace:

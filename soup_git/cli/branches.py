@@ -15,8 +15,13 @@ from soup_git.errors import FatalError
 @app.command()
 def branch(
     names: Annotated[
-        list[str], typer.Argument(metavar="NAME", help="The branch; with -m, OLD NEW.")
-    ],
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME]",
+            help="The branch; with -m, OLD NEW; without, list all.",
+            show_default=False,
+        ),
+    ] = None,
     config: Annotated[
         Path | None,
         typer.Option(
@@ -64,15 +69,18 @@ def branch(
     form: FormatOption = Format.table,
     as_json: JsonOption = False,
 ) -> int:
-    """Make a branch that pins config, dataset, base and environment."""
+    """Make a branch that pins config, dataset, base and environment; without NAME, list them."""
     from soup_git.commands import branch as command
     from soup_git.commands import checkout as checkout_command
 
-    _expect_names(names, 2 if move else 1)
     pins = {"-c": config, "--base": base, "--dataset": dataset, "--switch": switch}
     unfit = [flag for flag, value in pins.items() if value]
     if delete and move:
         raise typer.BadParameter("-d and -m do not go together")
+    if not names and not (delete or move or unfit):
+        return branches(form, as_json)
+    names = names or []
+    _expect_names(names, 2 if move else 1)
     if (delete or move) and unfit:
         raise typer.BadParameter(f"{unfit[0]} means nothing with {'-d' if delete else '-m'}")
     workspace = open_workspace()

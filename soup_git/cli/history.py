@@ -146,6 +146,9 @@ def log(
     graph: Annotated[
         bool, typer.Option("--graph", help="Draw how the versions descend from each other.")
     ] = False,
+    oneline: Annotated[
+        bool, typer.Option("--oneline", help="A line a commit, without a head.")
+    ] = False,
     everywhere: Annotated[
         bool, typer.Option("--all", help="Start at every branch and tag.")
     ] = False,
@@ -159,7 +162,7 @@ def log(
     """Show the history of adapters: trained, added, merged, pinned, and how they scored."""
     from soup_git.commands import log as command
 
-    request = command.LogRequest(spec, everywhere, graph, limit)
+    request = command.LogRequest(spec, everywhere, graph, limit, oneline)
     show_report(command.log(open_workspace(), request), form, as_json, output)
     return 0
 

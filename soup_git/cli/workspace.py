@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -90,8 +91,8 @@ def add(
 def show(
     spec: Annotated[
         str,
-        typer.Argument(metavar="SPEC", help="A folder, a revision, REV:PATH, or run/ID[@STEP]."),
-    ],
+        typer.Argument(metavar="[SPEC]", help="A folder, a revision, REV:PATH, or run/ID[@STEP]."),
+    ] = "HEAD",
     adapter: AdapterOption = None,
     form: FormatOption = Format.table,
     as_json: JsonOption = False,
@@ -106,11 +107,21 @@ def show(
 
 
 @app.command()
-def status(form: FormatOption = Format.table, as_json: JsonOption = False) -> int:
+def status(
+    short: Annotated[
+        bool, typer.Option("-s", "--short", help="A letter and a path for each that is not clean.")
+    ] = False,
+    form: FormatOption = Format.table,
+    as_json: JsonOption = False,
+) -> int:
     """Say what is clean, modified, missing or drifted: adapters, data, lock."""
     from soup_git.commands import status as command
 
-    show_report(command.status(open_workspace()), form, as_json)
+    report = command.status(open_workspace())
+    if short and not as_json and form is Format.table:
+        sys.stdout.write(report.short())
+        return 0
+    show_report(report, form, as_json)
     return 0
 
 

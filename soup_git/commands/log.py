@@ -97,7 +97,7 @@ class LogReport:
     commits: list[LogCommit]
     """Children before parents, which are the nearest ancestors in this list."""
     graph: list[str] = field(default_factory=list)
-    """Lines as `--graph` prints them; empty without."""
+    """Lines as `--graph` or `--oneline` prints them; empty without."""
 
     def tables(self) -> Sequence[Table | str]:
         if not self.commits:
@@ -118,6 +118,7 @@ class LogRequest:
     everywhere: bool = False
     graph: bool = False
     limit: int | None = None
+    oneline: bool = False
 
 
 def log(workspace: Workspace, request: LogRequest) -> LogReport:
@@ -127,7 +128,10 @@ def log(workspace: Workspace, request: LogRequest) -> LogReport:
     history = path_history(git, revisions, paths, request.limit)
     told = _Told(workspace, history.commits)
     commits = [told.commit(facts) for facts in history.commits]
-    return LogReport(commits, _drawn(history.drawn, commits) if request.graph else [])
+    drawn = history.drawn if request.graph else [DrawnLine("", c.commit) for c in commits]
+    if request.oneline:
+        drawn = [line for line in drawn if not line.is_detail]
+    return LogReport(commits, _drawn(drawn, commits) if request.graph or request.oneline else [])
 
 
 def _scope(workspace: Workspace, request: LogRequest) -> tuple[list[str], list[str]]:

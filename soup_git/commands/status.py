@@ -13,7 +13,9 @@ from typing import ClassVar
 from soup_git.commands.lock import Overrides, PinCheck, check_pins
 from soup_git.commands.precommit import check_manifest
 from soup_git.core.digests import sha256_hex
+from soup_git.core.lock import LOCK
 from soup_git.core.manifest import CONFIG, MANIFEST, WEIGHTS, parse_manifest_header
+from soup_git.core.text import printable
 from soup_git.core.trainconfig import CONFIG_FILE
 from soup_git.core.waysout import take_one_side
 from soup_git.errors import FatalError
@@ -22,6 +24,9 @@ from soup_git.storage.dvcobjects import output_target
 from soup_git.storage.environment import can_train
 from soup_git.storage.snapshot import inside_folder, is_dvc_lock, is_weights
 from soup_git.storage.workspace import Workspace
+
+_LETTERS = {"modified": " M", "missing": " D", "conflict": "UU", "untracked": "??"}
+"""State -> git's letters for it; ` !` is what git has no word for: drifted, broken."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,18 @@ class StatusReport:
     def is_clean(self) -> bool:
         states = [a.state for a in self.adapters] + [d.state for d in self.data]
         return self.lock in {"clean", "none"} and set(states) <= {"clean", "untracked"}
+
+    def short(self) -> str:
+        """As `git status --short`: two columns, of which git's own would fill the first; a path."""
+        found: list[tuple[str, str]] = [(a.path, a.state) for a in self.adapters]
+        found += [(d.path, d.state) for d in self.data]
+        if self.lock not in {"clean", "none"}:
+            found.append((LOCK, self.lock))
+        return "".join(
+            f"{_LETTERS.get(state, ' !')} {printable(path)}\n"
+            for path, state in found
+            if state != "clean"
+        )
 
     def tables(self) -> Sequence[Table | str]:
         on = f"On branch {self.branch}" if self.branch else f"HEAD detached at {self.commit or '-'}"

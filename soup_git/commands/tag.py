@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from soup_git.core.manifest import MANIFEST, parse_manifest
+from soup_git.core.manifest import CONFIG, MANIFEST, parse_manifest
 from soup_git.core.names import check_name
 from soup_git.core.notes import latest
 from soup_git.core.versions import TAGS, is_version, next_version, tag_ref
@@ -106,7 +106,7 @@ def tag(workspace: Workspace, request: TagRequest) -> TagReport:
     path = inside_folder(folder, MANIFEST)
     weights = parse_manifest(snapshot.require(path), snapshot.where(path)).weights_md5
     if request.what is None or is_version(request.what):
-        name, before = _release(workspace, request, commit, folder), None
+        name, before = _release(workspace, request, commit, folder)
     else:
         if request.sign:
             raise FatalError(
@@ -147,11 +147,21 @@ def _folder(request: TagRequest, snapshot: Snapshot) -> str:
 # -- versions ---------------------------------------------------------------------------------
 
 
-def _release(workspace: Workspace, request: TagRequest, commit: str, folder: str) -> str:
-    """Make the tag; without a wanted number, the next free one, also while others release."""
+def _release(
+    workspace: Workspace, request: TagRequest, commit: str, folder: str
+) -> tuple[str, str | None]:
+    """Make the tag; without a wanted number, the next free one, also while others release.
+
+    Returns the version, and `commit` where that version was there already: the same adapter is not
+    released twice unless a version is named.
+    """
     git, name = workspace.git, request.name
     for _ in range(_TRIES):
+        # In this order: who releases the same in between takes the number that we would take.
         taken = _of(git, name)
+        same = _released_as(workspace, name, commit, folder) if request.what is None else None
+        if same is not None:
+            return same, commit
         version = request.what or next_version(set(taken))
         if version in taken:
             raise FatalError(
@@ -168,8 +178,19 @@ def _release(workspace: Workspace, request: TagRequest, commit: str, folder: str
             if request.what is not None or version not in _of(git, name):
                 raise
             continue  # somebody released at the same moment: the next number, then
-        return version
+        return version, None
     raise FatalError(f"{name}: others took {_TRIES} versions in a row", hint="try again")
+
+
+def _released_as(workspace: Workspace, name: str, commit: str, folder: str) -> str | None:
+    """The latest version of `name` that is this very adapter, weights and config."""
+    rows = sorted((r for r in _listed(workspace.git) if r.name == name and r.version), key=_order)
+    files = [inside_folder(folder, file) for file in (MANIFEST, CONFIG)]
+    places = [f"{r}:{file}" for r in (commit, *(row.commit for row in rows)) for file in files]
+    ids = workspace.git.blob_ids(places) if rows else []
+    wanted, there = ids[:2], zip(rows, ids[2::2], ids[3::2], strict=True)
+    same = [row.version for row, *found in there if row.adapter == folder and found == wanted]
+    return same[-1] if same else None
 
 
 def _of(git: GitRepo, name: str) -> dict[str, str]:
@@ -217,7 +238,8 @@ def tags(workspace: Workspace) -> TagsReport:
     for version in versions:
         labels = [
             label for row in found if row.version is None and row.name == version.name
-            and row.commit == version.commit for label in row.labels
+            and row.commit == version.commit and version is _last_of(versions, version)
+            for label in row.labels
         ]  # fmt: skip
         rows.append(TagRow(**{**version.__dict__, "labels": labels}))
     released = {(row.name, row.commit) for row in versions}
@@ -227,6 +249,12 @@ def tags(workspace: Workspace) -> TagsReport:
             if is_known or workspace.at(row.commit).adapters:
                 rows.append(row)
     return TagsReport(sorted(rows, key=_order))
+
+
+def _last_of(versions: Sequence[TagRow], version: TagRow) -> TagRow:
+    """The latest of the versions that were given to one commit: a label there means that one."""
+    same = [v for v in versions if (v.name, v.commit) == (version.name, version.commit)]
+    return max(same, key=_order)
 
 
 def _order(row: TagRow) -> tuple[str, int, list[str]]:

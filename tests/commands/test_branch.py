@@ -423,7 +423,7 @@ def test_rename_as_git_does(pinned, soup, git, refused):
 def test_options_that_do_not_go_together(pinned, soup):
     assert soup("branch", "-d", "-m", "politer", "x", check=False).returncode == 129
     assert soup("branch", "a", "b", check=False).returncode == 129
-    assert soup("branch", check=False).returncode == 129
+    assert soup("branch", "--base", "org/x", check=False).returncode == 129
 
 
 def test_a_revision_that_is_none(pinned, soup, refused):

@@ -112,6 +112,16 @@ def test_one_adapter_one_revision_a_range_and_a_number(story, git, soup):
     assert len(soup("log", "-n", "1", "--graph").stdout.splitlines()) == 2
 
 
+def test_a_line_a_commit(story, git, soup):
+    lines = soup("log", "--oneline", "-2").stdout.splitlines()
+    listed = json.loads(soup("log", "-n", "2", "--json").stdout)["commits"]
+    assert [line.split()[0] for line in lines] == [commit["commit"][:7] for commit in listed]
+    assert all("commit  date" not in line for line in lines)
+    drawn = soup("log", "--oneline", "--graph", "-1").stdout
+    assert drawn.startswith("* ")
+    assert drawn.count("\n") == 1
+
+
 def test_a_renamed_adapter_keeps_its_past(story, git, soup):
     git("mv", FOLDER, "adapters/helper")
     git("commit", "-qam", "Call it helper", "--no-verify")

@@ -133,3 +133,12 @@ def test_files_of_another_kept_version_are_not_offered_for_tracking_alone(pinned
     note = next(a for a in json.loads(soup("status", "--json").stdout)["adapters"])
     assert (note["path"], note["state"]) == ("adapters/support", "modified")
     assert "another kept version: git soup checkout" in note["note"]
+
+
+def test_short_as_gits_own(pinned, soup, make_adapter):
+    assert soup("status", "--short").stdout == ""
+    make_adapter("adapters/support", seed=9)
+    make_adapter("new", seed=3)
+    assert soup("status", "-s").stdout == " M adapters/support\n?? new\n"
+    Path("adapters/support/adapter_model.safetensors").unlink()
+    assert " D adapters/support" in soup("status", "-s").stdout.splitlines()

@@ -64,7 +64,7 @@ def test_a_version_is_an_annotated_tag_that_says_what_it_is(trained, git, soup):
 def test_the_next_number_and_one_that_is_named(trained, git, soup):
     soup("tag", "support", "HEAD~1")
     soup("tag", "support", "--as", "v5")
-    assert soup("tag", "support").stdout.startswith("support/v6 is")
+    assert soup("tag", "support", "--as", "v6").stdout.startswith("support/v6 is")
     done = soup("tag", "support", "--as", "v5", check=False)
     assert done.returncode == 128
     assert "a version never moves" in done.stderr
@@ -146,11 +146,27 @@ def test_of_several_adapters_the_one_of_that_name(trained, git, soup, make_adapt
     assert FOLDER in soup("tag", "release", "--adapter", f"./{FOLDER}/").stdout
 
 
-def test_several_people_releasing_at_once_get_a_number_each(trained, git):
+def test_the_same_adapter_is_released_once_unless_a_version_is_named(trained, git, soup):
+    soup("tag", "support", "HEAD~1")
+    soup("tag", "support")
+    for revision, version in (("HEAD", "v2"), ("HEAD~1", "v1")):
+        again = soup("tag", "support", revision)
+        assert again.stdout.startswith(f"support/{version} is ")
+        assert again.stdout.endswith(" already\n")
+    soup("tag", "support", "--as", "v3")
+    soup("tag", "support", "--as", "prod")
+    labels = {
+        row["version"]: row["labels"] for row in json.loads(soup("tag", "--json").stdout)["tags"]
+    }
+    assert labels == {"v1": [], "v2": [], "v3": ["prod"]}
+
+
+def test_several_people_releasing_at_once_get_a_number_for_each_adapter(trained, git):
     started = [
-        subprocess.Popen(["git", "soup", "tag", "support"], stdout=subprocess.PIPE)
-        for _ in range(4)
+        subprocess.Popen(["git", "soup", "tag", "support", revision], stdout=subprocess.PIPE)
+        for revision in ("HEAD", "HEAD~1") * 2
     ]
     said = [process.communicate()[0].decode().split()[0] for process in started]
-    assert sorted(said) == [f"support/v{n}" for n in (1, 2, 3, 4)]
+    assert set(said) == {"support/v1", "support/v2"}
+    assert said[:2] == said[2:]
     assert not list(Path(".git").rglob("*.lock"))
