@@ -24,7 +24,7 @@ from soup_git.errors import FatalError
 from soup_git.render.drift import drift_map, drift_table, moved
 from soup_git.render.heatmap import HeatMap
 from soup_git.render.report import Table
-from soup_git.storage.resolver import Adapter
+from soup_git.storage.resolver import Adapter, path_among
 from soup_git.storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -77,9 +77,22 @@ class DriftReport:
 
 
 def diff(workspace: Workspace, a: str, b: str, adapter_path: str | None = None) -> DriftReport:
-    """Compare two adapter specs; adapters with equal digests are not opened."""
-    found = [workspace.adapter(spec, adapter_path) for spec in (a, b)]
+    """Compare two adapter specs; adapters with equal digests are not opened.
+
+    Of revisions that have several, the one that alone differs is compared, and named.
+    """
+    path = path_among(workspace, (a, b), adapter_path)
+    found = [workspace.adapter(spec, path) for spec in (a, b)]
+    if path is not None and adapter_path is None:
+        found = [replace(one, spec=_with_path(one)) for one in found]
     return compare(*with_weights(workspace, found))
+
+
+def _with_path(adapter: Adapter) -> str:
+    """The spec with the adapter that was found for it."""
+    if adapter.commit is None or ":" in adapter.spec or adapter.spec.startswith("run/"):
+        return adapter.spec
+    return f"{adapter.spec}:{adapter.path}"
 
 
 def compare(first: Adapter, second: Adapter) -> DriftReport:

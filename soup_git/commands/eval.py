@@ -18,7 +18,7 @@ from soup_git.render.heatmap import HeatMap
 from soup_git.render.report import Table
 from soup_git.storage.files import inside, write_atomically
 from soup_git.storage.pins import base_model_pin
-from soup_git.storage.resolver import Adapter, refuse_changed_weights
+from soup_git.storage.resolver import Adapter, path_among, refuse_changed_weights
 from soup_git.storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -260,8 +260,10 @@ def opened(
     workspace: Workspace, request: EvalRequest
 ) -> Iterator[tuple[Runner, list[Named], Named | None]]:
     """A runner for the request's adapters, and these. Nothing is loaded yet."""
-    named = [resolve(workspace, spec, request.adapter) for spec in request.specs]
-    against = resolve(workspace, request.baseline, request.adapter) if request.baseline else None
+    specs = [*request.specs, *([request.baseline] if request.baseline else [])]
+    path = path_among(workspace, [spec for spec in specs if spec != BARE], request.adapter)
+    named = [resolve(workspace, spec, path) for spec in request.specs]
+    against = resolve(workspace, request.baseline, path) if request.baseline else None
     everyone = [*named, *([against] if against else [])]
     with runner_for(workspace, everyone, request) as runner:
         if request.base is not None:

@@ -22,7 +22,7 @@ from soup_git.core.text import counted
 from soup_git.errors import ExitCode, FatalError
 from soup_git.render.chart import Chart
 from soup_git.render.report import Table, size
-from soup_git.storage.resolver import Adapter, refuse_changed_weights
+from soup_git.storage.resolver import Adapter, path_among, refuse_changed_weights
 from soup_git.storage.snapshot import Snapshot
 from soup_git.storage.workspace import Workspace
 
@@ -193,7 +193,8 @@ def merge(workspace: Workspace, request: MergeRequest) -> MergeReport:
     """Merge the adapters and write the result to `request.output`, whole or not at all."""
     recipe, weights = _recipe(request), _weights(request)
     _refuse_search(request)
-    adapters = with_weights(workspace, [workspace.adapter(spec) for spec in request.specs])
+    path = path_among(workspace, request.specs)
+    adapters = with_weights(workspace, [workspace.adapter(spec, path) for spec in request.specs])
     notes = _refuse_other_bases(adapters, allowed=request.allow_cross_base)
     _refuse_output(request, adapters)
     judge = _judge(workspace, request, adapters)

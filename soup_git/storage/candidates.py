@@ -19,7 +19,8 @@ from soup_git.core.manifest import CONFIG, MANIFEST
 from soup_git.core.spec import RunSpec, readings
 from soup_git.errors import FatalError
 from soup_git.storage.materials import Materials, materials
-from soup_git.storage.resolver import Adapter
+from soup_git.storage.resolver import Adapter, path_among
+from soup_git.storage.several import choose
 from soup_git.storage.snapshot import inside_folder
 from soup_git.storage.workspace import Workspace
 
@@ -89,6 +90,7 @@ def _listed(workspace: Workspace, specs: Sequence[str], path: str | None) -> lis
 
 
 def _named(workspace: Workspace, specs: Sequence[str], path: str | None) -> list[Checkpoint]:
+    path = path_among(workspace, specs, path)
     adapters = [workspace.adapter(spec, path) for spec in specs]
     _check_order(workspace, adapters)
     return [_of_adapter(adapter) for adapter in adapters]
@@ -143,7 +145,8 @@ def _range(workspace: Workspace, good: str, bad: str, path: str | None) -> list[
             hint=f"git bisect start {bad} {good} && git bisect run git soup bisect-step"
             " --eval-command '...' follows every line",
         )
-    folder = _folder(workspace, last, bad, path)
+    path = path_among(workspace, [good, bad], path)
+    folder = choose(workspace.git, bad, workspace.at(last, label=bad), last, path)
     listed = _of_commits(workspace, [(c, c, c[:10]) for c in [first, *chain]], folder)
     if not listed[0].is_there:
         raise FatalError(
@@ -158,16 +161,6 @@ def _range(workspace: Workspace, good: str, bad: str, path: str | None) -> list[
             hint=f"git log --oneline -- {folder} lists those that did",
         )
     return [listed[0], *changed]
-
-
-def _folder(workspace: Workspace, commit: str, shown: str, path: str | None) -> str:
-    adapters = workspace.at(commit, label=shown).adapters
-    folder = os.path.normpath(path) if path else (adapters[0] if len(adapters) == 1 else None)
-    if folder is None or folder not in adapters:
-        listed = ", ".join(adapters) or "none"
-        what = f"no adapter at {folder}; it has" if folder else f"{len(adapters)} adapters:"
-        raise FatalError(f"{shown} has {what} {listed}", hint="name one: --adapter PATH")
-    return folder
 
 
 # -- a training run ---------------------------------------------------------------------------

@@ -6,6 +6,7 @@ No command knows where an adapter came from: a folder, a revision, or a training
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +23,8 @@ from soup_git.core.manifest import (
 from soup_git.core.spec import FolderSpec, Reading, RevisionSpec, RunSpec, readings
 from soup_git.errors import FatalError
 from soup_git.storage.files import bytes_of, inside
-from soup_git.storage.snapshot import Snapshot, inside_folder
+from soup_git.storage.several import alone_differs, by_itself, choose
+from soup_git.storage.snapshot import inside_folder
 from soup_git.storage.weights import CONVERT
 
 if TYPE_CHECKING:
@@ -65,8 +67,47 @@ def locate(workspace: Workspace, spec: str, path: str | None = None) -> tuple[st
             commit = _checkpoint(workspace, run, step)
             path = path or _trailer(workspace, commit, "Soup-Adapter")
         case RevisionSpec(revision, inner):
-            commit, path = workspace.git.commit(revision), inner or path
-    return commit, _folder_at(spec, workspace.at(commit, label=commit[:10]), path)
+            commit, path = workspace.git.commit(revision), _from_top(workspace, inner) or path
+    snapshot = workspace.at(commit, label=commit[:10])
+    return commit, choose(workspace.git, spec, snapshot, commit, path)
+
+
+def path_among(workspace: Workspace, specs: Sequence[str], path: str | None = None) -> str | None:
+    """The adapter that specs which are compared mean together: `path` where it is given.
+
+    Else the one that a spec names by its path, else the one that alone differs between
+    revisions that have several, else the one that a tag or a config of them is about. None leaves
+    each spec to itself.
+    """
+    if path is not None or len(specs) < 2:
+        return path
+    found = [reading_of(workspace, spec) for spec in dict.fromkeys(specs)]
+    bare = [r.revision for r in found if isinstance(r, RevisionSpec) and r.path is None]
+    commits = {revision: workspace.git.commit(revision) for revision in bare}
+    at = {commit: workspace.at(commit, label=commit[:10]) for commit in commits.values()}
+    if not any(len(snapshot.adapters) > 1 for snapshot in at.values()):
+        return None
+    named = {folder for reading in found if (folder := _path_of(workspace, reading)) is not None}
+    if not named and len(at) > 1 and (folder := alone_differs(list(at.values()))) is not None:
+        return folder
+    if not named:
+        meant = (by_itself(workspace.git, r, at[c], c) for r, c in commits.items())
+        named = {folder for folder in meant if folder is not None}
+    folder = named.pop() if len(named) == 1 else None
+    return folder if all(folder in snapshot.adapters for snapshot in at.values()) else None
+
+
+def _path_of(workspace: Workspace, reading: Reading) -> str | None:
+    """The path from the top of the adapter that a spec names by its path."""
+    match reading:
+        case RevisionSpec(_, inner):
+            return _from_top(workspace, inner)
+        case RunSpec(run, step):
+            return _trailer(workspace, _checkpoint(workspace, run, step), "Soup-Adapter")
+        case FolderSpec(folder):
+            place, top = Path(folder).resolve(), workspace.root.resolve()
+            is_inside = place.is_relative_to(top) and place != top
+            return place.relative_to(top).as_posix() if is_inside else None
 
 
 def reading_of(workspace: Workspace, spec: str) -> Reading:
@@ -116,31 +157,24 @@ def _read(workspace: Workspace, spec: str, reading: Reading, path: str | None) -
             path = path or _trailer(workspace, commit, "Soup-Adapter")
             return _adapter_at(workspace, spec, commit, path)
         case RevisionSpec(revision, inner):
-            return _adapter_at(workspace, spec, workspace.git.commit(revision), inner or path)
+            path = _from_top(workspace, inner) or path
+            return _adapter_at(workspace, spec, workspace.git.commit(revision), path)
 
 
-def _folder_at(spec: str, snapshot: Snapshot, path: str | None) -> str:
-    """Which of a revision's adapters is meant: the one at `path`, or the only one."""
-    folder = os.path.normpath(path) if path else None
-    listed = ", ".join(snapshot.adapters) or "none"
-    if folder is None:
-        if len(snapshot.adapters) != 1:
-            raise FatalError(
-                f"{spec!r} has {len(snapshot.adapters)} adapters: {listed}",
-                hint=f"name one: {spec}:PATH" if snapshot.adapters else "git soup branches",
-            )
-        return snapshot.adapters[0]
-    if folder not in snapshot.adapters:
-        raise FatalError(
-            f"{spec!r}: there is no adapter at {folder} in {snapshot.label}; it has {listed}",
-            hint=f"git ls-tree -r --name-only {snapshot.label}",
-        )
-    return folder
+def _from_top(workspace: Workspace, inner: str | None) -> str | None:
+    """The path in `REV:PATH` from the top; `./` and `../` are from where one stands, as in git."""
+    if inner is None or not inner.startswith(("./", "../")):
+        return os.path.normpath(inner) if inner else None
+    here = Path.cwd().resolve()
+    top = workspace.root.resolve()
+    if not here.is_relative_to(top):
+        return os.path.normpath(inner)
+    return os.path.normpath(here.relative_to(top) / inner)
 
 
 def _adapter_at(workspace: Workspace, spec: str, commit: str, path: str | None) -> Adapter:
     snapshot = workspace.at(commit, label=commit[:10])
-    folder = _folder_at(spec, snapshot, path)
+    folder = choose(workspace.git, spec, snapshot, commit, path)
     manifest = snapshot.manifest(folder)
     data = snapshot.require(inside_folder(folder, CONFIG))
     return Adapter(

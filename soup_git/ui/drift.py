@@ -14,7 +14,7 @@ from soup_git.core.text import counted
 from soup_git.render import html
 from soup_git.render.drift import drift_table, moved
 from soup_git.storage.files import inside
-from soup_git.storage.resolver import Adapter, reading_of
+from soup_git.storage.resolver import path_among, reading_of
 from soup_git.storage.workspace import Workspace
 from soup_git.ui.markup import Content, Html, definitions, table, tag, together
 
@@ -36,7 +36,10 @@ class Drifts:
     def between(self, workspace: Workspace, a: str, b: str, path: str | None) -> DriftReport:
         """As `commands.diff.diff`, of weights that are here: a page that is looked at fetches
         nothing. Raises `FatalError` as that does."""
-        first, second = (_adapter(workspace, spec, path) for spec in (a, b))
+        for spec in (a, b):
+            _refuse_outside(workspace, spec)
+        path = path_among(workspace, (a, b), path)
+        first, second = (workspace.adapter(spec, path) for spec in (a, b))
         key = (a, b, first.manifest.digest(), second.manifest.digest())
         with self._turn:
             if key not in self._known:
@@ -46,12 +49,11 @@ class Drifts:
             return self._known[key]
 
 
-def _adapter(workspace: Workspace, spec: str, path: str | None) -> Adapter:
+def _refuse_outside(workspace: Workspace, spec: str) -> None:
     """An address is no command line: of folders, only those of the work tree are read."""
     reading = reading_of(workspace, spec)
     if isinstance(reading, FolderSpec):
         inside(workspace.root, Path(reading.path))
-    return workspace.adapter(spec, path)
 
 
 def form(a: str, b: str, path: str, specs: Iterable[str]) -> Html:

@@ -270,7 +270,10 @@ def test_what_the_command_prints_is_talk_without_escapes(
         (["HEAD", "HEAD~3", "--eval-command", EVAL], ["HEAD~3 comes before HEAD in history"]),
         (["run/none", "--eval-command", EVAL], ["no training run none"]),
         ([f"run/{RUN}@100", "--eval-command", EVAL], ["two checkpoints or more"]),
-        (["HEAD~2..", "--adapter", "b", "--eval-command", EVAL], ["no adapter at b; it has a"]),
+        (
+            ["HEAD~2..", "--adapter", "b", "--eval-command", EVAL],
+            ["no adapter at b in HEAD; it has a"],
+        ),
         (["HEAD~9..HEAD", "--eval-command", EVAL], ["HEAD~9 has no adapter at a"]),
         (
             ["kept/c 1", "kept/other", "--eval-command", EVAL],
