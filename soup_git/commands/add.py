@@ -133,9 +133,10 @@ def _store(
     """`has_stage`: a stage's record names the weights, and no pointer may."""
     weights = folder / WEIGHTS
     as_it_was = weights.stat()
-    found = workspace.store_weights(weights, inside_folder(path, WEIGHTS))
+    where = inside_folder(path, WEIGHTS)
+    found = workspace.store_weights(weights, where, path=where)
     md5 = found.md5
-    workspace.remember_weights(workspace.dvc.object_path(md5), found)
+    workspace.remember_weights(workspace.dvc_of(where).object_path(md5), found)
     if _same_file(weights.stat(), as_it_was):
         workspace.remember_weights(weights, found)
     where = inside_folder(path, CONFIG)

@@ -299,12 +299,13 @@ def _to_cache(
     workspace: Workspace, snapshot: Snapshot, path: Path, relative: str
 ) -> dict[str, str | None]:
     folder, _, name = relative.rpartition("/")
+    dvc = workspace.dvc_of(relative)
     if path.is_dir():
-        md5, size, count = workspace.dvc.store_folder(path)
+        md5, size, count = dvc.store_folder(path)
         text = pointer_text(name, md5, size, count)
     else:
-        md5, _ = workspace.dvc.store_file(path)
-        text = pointer_text(name, md5, workspace.dvc.object_path(md5).stat().st_size)
+        md5, _ = dvc.store_file(path)
+        text = pointer_text(name, md5, dvc.object_path(md5).stat().st_size)
     ignore = f"{folder}/.gitignore" if folder else ".gitignore"
     lines = (snapshot.read(ignore) or b"").decode("utf-8", "surrogateescape")
     if f"/{name}" not in lines.splitlines():

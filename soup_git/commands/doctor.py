@@ -96,7 +96,7 @@ def _parts(git: GitRepo) -> Check:
     """What `git soup init --check` says."""
     from soup_git.commands.init import init
 
-    report, _ = init(git.root, check_only=True)
+    report, _ = init(git.here, check_only=True)
     missing = [f"{part.part} ({part.note})" for part in report.parts if part.state == "missing"]
     if missing:
         return Check(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from soup_git.errors import FatalError
+from soup_git.storage.dvcprojects import has_project
 from soup_git.storage.gitrepo import GitRepo
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def follow_move(old: str, new: str, *, via: str | None = None, merged: bool = Fa
     onto, and ends with no checkout. `merged` also names the adapters that the move brought and that no training made.
     """
     git = GitRepo.discover(Path.cwd())
-    if not (git.root / ".dvc" / "config").is_file():
+    if not has_project(git):
         return 0
     # A new work tree or clone comes from nowhere; a first merge has no ORIG_HEAD.
     before = git.resolve(old)

@@ -26,6 +26,7 @@ from soup_git.core.trainconfig import parse_config_pins
 from soup_git.data.formats import FORMATS
 from soup_git.errors import ExitCode, FatalError
 from soup_git.render.report import Table
+from soup_git.storage.dvcprojects import project_around, projects_in_folders
 from soup_git.storage.dvcrepo import DvcRepo
 from soup_git.storage.files import TEMPORARY, target_inside, write_atomically
 from soup_git.storage.githooks import CHAINED, HOOKS, SUMMARY, install_hook, is_installed
@@ -127,11 +128,14 @@ def init(
             hint="upgrade git (https://git-scm.com/downloads)",
         )
     git = GitRepo.discover(folder)
+    projects = _projects(git)
+    if template is not None and projects != ["."]:
+        raise _template_in_a_folder(template, projects)
     states: list[PartState] = []
     to_stage: list[str] = []
     asked = _template_parts(git, template, add_stages=add_stages) if template else []
     asked += [_commit_summary(git)] if commit_summary else []
-    for part in [*_parts(git), *asked]:
+    for part in [*(part for folder in projects for part in _parts(git, folder)), *asked]:
         missing = part.missing()
         if check_only or not missing:
             note = ", ".join(missing) if missing else part.note
@@ -149,29 +153,48 @@ def init(
     return report, ExitCode.CHECK_FAILED if incomplete else ExitCode.OK
 
 
-def _parts(git: GitRepo) -> list[_Part]:
+def _projects(git: GitRepo) -> list[str]:
+    """The DVC projects to complete: the one around us, those that a clone has, or a new one."""
+    around = project_around(git)
+    if around is not None:
+        return [around]
+    return projects_in_folders(git) or ["."]
+
+
+def _template_in_a_folder(start: Start, projects: Sequence[str]) -> FatalError:
+    return FatalError(
+        f"the DVC project here is in {', '.join(projects)}: adapters and data in it are tracked, and"
+        " soup.yaml, soup.lock and a template's pipeline are read at the repository's top alone",
+        hint="git soup init tracks adapters here; to train, in a repository of its own: git init"
+        f" NEW && cd NEW && git soup init --template {start.template.name}",
+    )
+
+
+def _parts(git: GitRepo, folder: str) -> list[_Part]:
+    """What a workspace needs whose DVC project is in `folder`; hooks and settings are git's."""
+    inside = "" if folder == "." else f"{folder}/"
     attributes = [line for line in template_text("gitattributes").splitlines() if line]
     return [
-        _dvc(git),
+        _dvc(git, inside),
         _lines(
             git,
-            ".gitattributes",
+            f"{inside}.gitattributes",
             attributes,
             "adapter.manifest, adapter_config.json, *.dvc, dvc.lock, soup.lock",
         ),
-        _lines(git, ".gitignore", IGNORED, "weights stay out of git"),
-        _lines(git, ".dvcignore", [TEMPORARY], "what a killed command may leave"),
+        _lines(git, f"{inside}.gitignore", IGNORED, "weights stay out of git"),
+        _lines(git, f"{inside}.dvcignore", [TEMPORARY], "what a killed command may leave"),
         _hooks(git),
         _settings(git),
-        *([_shared_cache(git)] if git.is_linked_work_tree else []),
+        *([_shared_cache(git, folder)] if git.is_linked_work_tree else []),
     ]
 
 
 # -- files that travel ------------------------------------------------------------------------
 
 
-def _dvc(git: GitRepo) -> _Part:
-    files = {".dvc/config": "config", ".dvc/.gitignore": "gitignore"}
+def _dvc(git: GitRepo, inside: str) -> _Part:
+    files = {f"{inside}.dvc/config": "config", f"{inside}.dvc/.gitignore": "gitignore"}
 
     def missing() -> list[str]:
         return [path for path in files if not (git.root / path).exists()]
@@ -182,7 +205,9 @@ def _dvc(git: GitRepo) -> _Part:
             write_atomically(git.root / path, template_text(files[path]).encode())
         return created
 
-    return _Part(".dvc/", missing, complete, "the cache of weights and data, in DVC's layout")
+    return _Part(
+        f"{inside}.dvc/", missing, complete, "the cache of weights and data, in DVC's layout"
+    )
 
 
 def _lines(git: GitRepo, name: str, wanted: Sequence[str], note: str) -> _Part:
@@ -425,9 +450,10 @@ def _commit_summary(git: GitRepo) -> _Part:
     return _Part(SUMMARY, missing, complete, "commit messages say what changed in adapters")
 
 
-def _shared_cache(git: GitRepo) -> _Part:
+def _shared_cache(git: GitRepo, folder: str) -> _Part:
     """A linked work tree uses the main one's cache; DVC itself must be told so."""
-    dvc = DvcRepo(git.root, git.main_work_tree, git.common_dir)
+    main = git.main_work_tree
+    dvc = DvcRepo(git.root / folder, main and main / folder, git.common_dir)
 
     def missing() -> list[str]:
         return [] if dvc.shares_cache else ["cache.dir"]

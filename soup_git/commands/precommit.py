@@ -12,6 +12,7 @@ from soup_git.core.lock import LOCK, parse_lock
 from soup_git.core.manifest import CONFIG, MANIFEST, WEIGHTS, agrees, parse_manifest
 from soup_git.core.trainconfig import CONFIG_FILE
 from soup_git.errors import DriftError, ExitCode, FatalError
+from soup_git.storage.dvcprojects import has_project
 from soup_git.storage.gitrepo import GitRepo
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ _OF_ADAPTER = {MANIFEST, CONFIG, f"{WEIGHTS}.dvc"}
 def check_staged() -> int:
     """Refuse a commit whose lock drifted, or whose manifests name bytes that nobody has."""
     git = GitRepo.discover(Path.cwd())
-    if not (git.root / ".dvc" / "config").is_file():
+    if not has_project(git):
         return ExitCode.OK
     staged = git.paths("diff", "--cached", "--name-only", "--no-renames", "--")
     adapters = sorted({p.rpartition("/")[0] for p in staged if p.rpartition("/")[2] in _OF_ADAPTER})

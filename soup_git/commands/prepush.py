@@ -11,6 +11,7 @@ from pathlib import Path
 
 from soup_git.core.text import counted
 from soup_git.errors import ExitCode, FatalError
+from soup_git.storage.dvcprojects import has_project
 from soup_git.storage.gitrepo import GitRepo
 
 _SHOWN = 5
@@ -22,7 +23,7 @@ def check_push(remote: str, lines: Iterable[str]) -> int:
     Raises `FatalError` for commits whose weights or data nobody else could get.
     """
     git = GitRepo.discover(Path.cwd())
-    if not (git.root / ".dvc" / "config").is_file():
+    if not has_project(git):
         return ExitCode.OK
     fields = [line.split(" ") for line in lines]
     pushed = {f[1] for f in fields if len(f) == 4 and f[1].strip("0")}

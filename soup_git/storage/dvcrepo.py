@@ -39,12 +39,21 @@ _YOUNG_SECONDS = 86_400  # far below any grace time, and rare enough to keep dig
 
 
 class DvcRepo:
-    """The cache and the configuration of the DVC workspace at the top of a work tree."""
+    """The cache and the configuration of one DVC project: of a work tree, or of a folder in it."""
 
-    def __init__(self, root: Path, main_work_tree: Path | None, common_dir: Path) -> None:
+    def __init__(
+        self,
+        root: Path,
+        main: Path | None,
+        common_dir: Path,
+        other_caches: Callable[[], list[Path]] = list,
+    ) -> None:
+        """`main` is the project in the main work tree; objects are also read from `other_caches`,
+        those of the repository's other projects."""
         self.root = root
-        self._main = main_work_tree
+        self._main = main
         self._common_dir = common_dir
+        self._other_caches = other_caches
 
     @property
     def exists(self) -> bool:
@@ -68,12 +77,19 @@ class DvcRepo:
 
     def object_path(self, md5: str) -> Path:
         """Where an object is: in the cache, or among the kept ones; where it belongs if nowhere."""
-        path = address(self.cache_dir, md5)
-        if not path.is_file():
-            kept = address(self.kept_dir, md5)
-            if kept.is_file():
-                return kept
-        return path
+        path = self._own_path(md5)
+        if path.is_file():
+            return path
+        others = (address(cache, md5) for cache in self._others)
+        return next((other for other in others if other.is_file()), path)
+
+    def _own_path(self, md5: str) -> Path:
+        path, kept = address(self.cache_dir, md5), address(self.kept_dir, md5)
+        return kept if not path.is_file() and kept.is_file() else path
+
+    @cached_property
+    def _others(self) -> list[Path]:
+        return self._other_caches()
 
     @property
     def kept_dir(self) -> Path:
@@ -154,17 +170,27 @@ class DvcRepo:
 
     def _holds(self, md5: str, size: int) -> bool:
         """Whether the object is here and sound; one that rotted is written anew."""
-        path = self.object_path(md5)
-        if not (path.is_file() and path.stat().st_size == size and self.verify(md5)):
+        path = self._own_path(md5)
+        is_whole = path.is_file() and path.stat().st_size == size
+        if not is_whole or md5_of_file(path) != md5.removesuffix(".dir"):
             return False
         _freshen(path)
         return True
 
     def store_bytes(self, data: bytes, md5: str) -> None:
-        path = self.object_path(md5)
+        path = self._own_path(md5)
         if not path.is_file() or path.read_bytes() != data:
             write_atomically(path, data, mode=0o444)
         _freshen(path)
+
+    def adopt(self, md5: str) -> None:
+        """Have an object of another project's in this cache, too: DVC looks nowhere else."""
+        if self._others and not self._own_path(md5).is_file():
+            place = self.object_path(md5)
+            if md5.endswith(".dir"):
+                self.store_bytes(place.read_bytes(), md5)
+            else:
+                self.store_file(place)
 
     def store_folder(self, source: Path) -> tuple[str, int, int]:
         """Put a folder into the cache; return its md5 (`….dir`), its size and its file count."""

@@ -53,9 +53,10 @@ _SETTLED = ("-c", "log.showSignature=false")
 class GitRepo:
     """Questions put to one repository and the few changes made to it, as named functions."""
 
-    def __init__(self, root: Path) -> None:
-        """`root` is the top of the work tree."""
+    def __init__(self, root: Path, here: Path | None = None) -> None:
+        """`root` is the top of the work tree, `here` the folder in it that one stands in."""
         self.root = root
+        self.here = root if here is None else here
 
     @classmethod
     def discover(cls, start: Path) -> GitRepo:
@@ -80,7 +81,8 @@ class GitRepo:
                 "this is git's own folder, not a work tree",
                 hint="cd .. to the work tree, then again",
             )
-        return cls(Path(os.path.normpath(start.resolve() / up)))
+        here = start.resolve()
+        return cls(Path(os.path.normpath(here / up)), here)
 
     # -- starting git ---------------------------------------------------------------------
 

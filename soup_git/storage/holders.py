@@ -6,6 +6,7 @@ on disk counts, committed or not, as it does for DVC.
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path, PurePosixPath
 
@@ -34,15 +35,15 @@ def stage_output(workspace: Workspace, folder: str) -> Output | None:
     weights, outputs = inside_folder(folder, WEIGHTS), workspace.on_disk.outputs
     for path, output in outputs.items():
         if weights.startswith(f"{path}/"):
-            raise _part_of(folder, weights, output)
+            raise _part_of(workspace, folder, weights, output)
     if weights in workspace.staged.entries:
         raise FatalError(
             f"git itself tracks {weights}; weights belong in the DVC cache",
-            hint=f"git rm --cached {shlex.quote(weights)}, then again",
+            hint=f"git rm --cached {_here(workspace, weights)}, then again",
         )
     config = outputs.get(inside_folder(folder, CONFIG))
     if config is not None and _is_ignored(workspace, config.path):
-        raise _config_in_dvc(config)
+        raise _config_in_dvc(workspace, config)
     found = outputs.get(weights)
     if found is None:
         _refuse_stage_without_record(workspace, folder)
@@ -53,7 +54,7 @@ def stage_output(workspace: Workspace, folder: str) -> Output | None:
     if found.source != f"{weights}{POINTER_SUFFIX}":
         raise FatalError(
             f"{found.source} names {weights}; the pointer of an adapter lies beside its weights",
-            hint=f"{_removal(found.source)}, then git soup add {shlex.quote(folder)}",
+            hint=f"{_removal(workspace, found.source)}, then git soup add {_here(workspace, folder)}",
         )
     _refuse_changed_import(workspace, folder, found)
     return None
@@ -75,19 +76,26 @@ def own_pointer(folder: Path, path: str, md5: str, size: int) -> bytes:
     return pointer_text(WEIGHTS, md5, size).encode()
 
 
-def _part_of(folder: str, weights: str, whole: Output) -> FatalError:
+def _part_of(workspace: Workspace, folder: str, weights: str, whole: Output) -> FatalError:
     what = f"{folder} lies in {whole.path}, which DVC tracks as a whole ({whole.source})"
     if is_dvc_lock(whole.source):
         return FatalError(
             what,
             hint=f"in the stage's outs in {whole.source.removesuffix('.lock')}.yaml, name {weights}"
-            f" and not {whole.path}; then dvc repro, and git soup add {shlex.quote(folder)}",
+            f" and not {whole.path}; then dvc repro, and git soup add {_here(workspace, folder)}",
         )
-    return FatalError(what, hint=f"{_removal(whole.source)}, then git soup add each adapter in it")
+    return FatalError(
+        what, hint=f"{_removal(workspace, whole.source)}, then git soup add each adapter in it"
+    )
 
 
-def _removal(pointer: str) -> str:
-    return f"dvc remove {shlex.quote(pointer)}"
+def _removal(workspace: Workspace, pointer: str) -> str:
+    return f"dvc remove {_here(workspace, pointer)}"
+
+
+def _here(workspace: Workspace, path: str) -> str:
+    """A path of the work tree as one types it where one stands."""
+    return shlex.quote(os.path.relpath(workspace.root / path, workspace.git.here))
 
 
 def _is_ignored(workspace: Workspace, path: str) -> bool:
@@ -95,7 +103,7 @@ def _is_ignored(workspace: Workspace, path: str) -> bool:
     return not workspace.git.run("check-ignore", "--quiet", "--", path, check=False).returncode
 
 
-def _config_in_dvc(config: Output) -> FatalError:
+def _config_in_dvc(workspace: Workspace, config: Output) -> FatalError:
     if is_dvc_lock(config.source):
         name = config.path.rpartition("/")[2]
         hint = (
@@ -103,7 +111,7 @@ def _config_in_dvc(config: Output) -> FatalError:
             f" under the stage's outs, take /{name} out of the .gitignore beside it, then dvc repro"
         )
     else:
-        hint = f"{_removal(config.source)}, then again"
+        hint = f"{_removal(workspace, config.source)}, then again"
     return FatalError(
         f"{config.path} is in DVC's cache ({config.source}); git has to hold it, as text", hint=hint
     )
@@ -114,7 +122,7 @@ def _check_stage(workspace: Workspace, folder: str, output: Output) -> None:
     if (workspace.root / pointer).exists():
         raise FatalError(
             f"both a stage ({output.source}) and {pointer} name {output.path}: DVC refuses that",
-            hint=f"rm {shlex.quote(pointer)}, then git soup add {shlex.quote(folder)}",
+            hint=f"rm {_here(workspace, pointer)}, then git soup add {_here(workspace, folder)}",
         )
     if workspace.md5(workspace.root / output.path) != output.md5:
         raise FatalError(
@@ -130,8 +138,8 @@ def _refuse_changed_import(workspace: Workspace, folder: str, output: Output) ->
     if workspace.md5(workspace.root / output.path) != output.md5:
         raise FatalError(
             f"{output.path} was imported ({output.source}) and is not what was imported",
-            hint=f"dvc update {shlex.quote(output.source)} takes the source's; or, to keep yours:"
-            f" {_removal(output.source)}, then git soup add {shlex.quote(folder)}",
+            hint=f"dvc update {_here(workspace, output.source)} takes the source's; or, to keep yours:"
+            f" {_removal(workspace, output.source)}, then git soup add {_here(workspace, folder)}",
         )
 
 
@@ -148,11 +156,13 @@ def _refuse_stage_without_record(workspace: Workspace, folder: str) -> None:
             if not any(place.endswith(end) for place in around for end in ends):
                 continue
             # Templates and `wdir` are DVC's to resolve; that costs its start, and is rare.
-            if set(around) & set(workspace.dvc.outputs()):
+            dvc = workspace.dvc_of(path)
+            project = dvc.root.relative_to(workspace.root)
+            if set(around) & {(project / output).as_posix() for output in dvc.outputs()}:
                 raise FatalError(
                     f"stage {stage} of {path} makes {weights}, and dvc.lock does not record it",
-                    hint=f"dvc repro runs it; dvc commit --force {shlex.quote(path)} records"
-                    f" what lies here; then git soup add {shlex.quote(folder)}",
+                    hint=f"dvc repro runs it; dvc commit --force {_here(workspace, path)} records"
+                    f" what lies here; then git soup add {_here(workspace, folder)}",
                 )
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from soup_git.core.adapter import parse_adapter_config
 from soup_git.core.manifest import CONFIG, MANIFEST, WEIGHTS, parse_manifest
 from soup_git.errors import FatalError
+from soup_git.storage.dvcprojects import is_project
 from soup_git.storage.resolver import Adapter
 from soup_git.storage.workspace import Workspace
 
@@ -93,7 +94,7 @@ def brought(workspace: Workspace, needed: Materials) -> Adapter:
 def workspace_of_worker(root: str) -> Workspace:
     """Where a worker has its objects: the clone that it was started in, else the caller's."""
     here = Path.cwd()
-    return Workspace.open(here if (here / ".dvc" / "config").is_file() else Path(root))
+    return Workspace.open(here if is_project(here) else Path(root))
 
 
 @contextlib.contextmanager

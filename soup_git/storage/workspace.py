@@ -17,6 +17,13 @@ from soup_git.core.templates import PIPELINE
 from soup_git.errors import FatalError
 from soup_git.storage.dvcfiles import POINTER_SUFFIX
 from soup_git.storage.dvcobjects import folder_md5_of, md5_of_file, walk
+from soup_git.storage.dvcprojects import (
+    folders_of_projects,
+    innermost,
+    is_project,
+    project_around,
+    projects_in_folders,
+)
 from soup_git.storage.dvcremote import DvcRemote
 from soup_git.storage.dvcrepo import DvcRepo
 from soup_git.storage.facts import Facts, file_key
@@ -47,12 +54,13 @@ class Workspace:
     def __init__(self, git: GitRepo) -> None:
         self.git = git
         self.root = git.root
+        self._projects_open: dict[str, DvcRepo] = {}
 
     @classmethod
     def open(cls, start: Path | None = None) -> Workspace:
         """The workspace around `start` (the current folder)."""
         workspace = cls(GitRepo.discover(start or Path.cwd()))
-        if not workspace.dvc.exists:
+        if not workspace.projects:
             raise FatalError(
                 f"{workspace.root} is not a git-soup workspace: it has no .dvc/config",
                 hint="git soup init",
@@ -60,9 +68,52 @@ class Workspace:
         return workspace
 
     @cached_property
+    def projects(self) -> list[str]:
+        """The folders of the DVC projects here, that around us first; `.` is the top."""
+        around = project_around(self.git)
+        known = [around] if around is not None else []
+        known += ["."] if is_project(self.root) else []
+        return list(dict.fromkeys(known or projects_in_folders(self.git)))
+
+    @cached_property
     def dvc(self) -> DvcRepo:
-        main = self.git.main_work_tree if self.git.is_linked_work_tree else self.root
-        return DvcRepo(self.root, main, self.git.common_dir)
+        """The DVC project that one stands in, or else the first."""
+        return self._dvc_in(self.projects[0] if self.projects else ".")
+
+    def dvc_of(self, path: str) -> DvcRepo:
+        """The DVC project that a path of the work tree belongs to."""
+        if self.projects == ["."] and not self._inner_projects:
+            return self.dvc
+        found = innermost([*self.projects, *self._inner_projects], path)
+        if found is None:
+            raise FatalError(
+                f"{path} belongs to no DVC project of this repository",
+                hint=f"move it into {self.projects[0]}/, or make its folder one: dvc init --subdir"
+                " there, then git soup init",
+            )
+        return self._dvc_in(found)
+
+    @cached_property
+    def _inner_projects(self) -> list[str]:
+        if "staged" in self.__dict__:  # read already: no git need be started
+            return folders_of_projects(self.staged.entries)
+        return projects_in_folders(self.git)
+
+    def _dvc_in(self, project: str) -> DvcRepo:
+        if project not in self._projects_open:
+            git = self.git
+            main = git.main_work_tree if git.is_linked_work_tree else self.root
+            self._projects_open[project] = DvcRepo(
+                self.root / project,
+                None if main is None else main / project,
+                git.common_dir,
+                lambda: [
+                    self._dvc_in(other).cache_dir
+                    for other in dict.fromkeys([*self.projects, *self._inner_projects])
+                    if other != project
+                ],
+            )
+        return self._projects_open[project]
 
     @cached_property
     def dvc_remote(self) -> DvcRemote:
@@ -189,10 +240,12 @@ class Workspace:
 
     def restore(self, md5: str, target: Path) -> None:
         """Give `target` the bytes of an object that was verified; remember both as such."""
-        place = self.dvc.object_path(md5)
+        dvc = self._dvc_at(target)
+        dvc.adopt(md5)
+        place = dvc.object_path(md5)
         before = place.stat()
         known = {kind: self._known(kind, place) for kind in ("md5", "sha256", "tensors")}
-        self.dvc.restore_file(md5, target)
+        dvc.restore_file(md5, target)
         self.remember_md5(target, md5)
         after = place.stat()
         same = (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size)
@@ -201,6 +254,10 @@ class Workspace:
             for kind, value in known.items():
                 if value is not None:
                     self._remember(kind, place, value)
+
+    def _dvc_at(self, file: Path) -> DvcRepo:
+        is_inside = file.is_relative_to(self.root)
+        return self.dvc_of(file.relative_to(self.root).as_posix()) if is_inside else self.dvc
 
     def _known(self, kind: str, path: Path) -> str | None:
         key = file_key(kind, path)
@@ -225,10 +282,13 @@ class Workspace:
         self.remember_weights(path, found)
         return found
 
-    def store_weights(self, file: Path, shown: str, *, keep: bool = False) -> Fingerprint:
+    def store_weights(
+        self, file: Path, shown: str, *, keep: bool = False, path: str | None = None
+    ) -> Fingerprint:
         """Put weights into the cache; digests and norms come of the same pass over the copy.
 
-        `keep` as in `DvcRepo.store_file`.
+        `path` is where in the work tree they belong, and so to which project; `keep` as in
+        `DvcRepo.store_file`.
         """
         from soup_git.storage.weights import fingerprint
 
@@ -236,7 +296,8 @@ class Workspace:
             found = fingerprint(copy, shown=shown)
             return found.md5, found
 
-        found: Fingerprint = self.dvc.store_file(file, inspect, keep=keep)[1]
+        dvc = self.dvc if path is None else self.dvc_of(path)
+        found: Fingerprint = dvc.store_file(file, inspect, keep=keep)[1]
         return found
 
     def remember_md5(self, path: Path, md5: str) -> None:

@@ -92,14 +92,15 @@ def keep(workspace: Workspace, plan: Plan) -> None:
     """Put into the cache what the plan replaces and only the work tree has: objects first."""
     for path in plan.save:
         target = output_target(workspace.root, path)
-        store = workspace.dvc.store_folder if target.is_dir() else workspace.dvc.store_file
+        dvc = workspace.dvc_of(path)
+        store = dvc.store_folder if target.is_dir() else dvc.store_file
         store(target)
 
 
 def execute(workspace: Workspace, plan: Plan) -> None:
     """Restore and remove as planned; the objects are in the cache and were checked."""
-    if workspace.dvc.exists:
-        workspace.dvc.share_cache()
+    for dvc in {id(d): d for d in map(workspace.dvc_of, [o.path for o in plan.restore])}.values():
+        dvc.share_cache()
     for output in plan.restore:
         restore_output(workspace, output)
     for path in plan.remove:
@@ -116,6 +117,7 @@ def restore_output(workspace: Workspace, output: Output) -> None:
             shutil.rmtree(target)
         workspace.restore(output.md5, target)
         return
+    workspace.dvc_of(output.path).adopt(output.md5)
     files = workspace.dvc.folder_files(output.md5)
     if target.is_file():
         target.unlink()

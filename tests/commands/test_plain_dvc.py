@@ -348,3 +348,112 @@ def test_a_config_that_dvc_tracks(repo, soup, dvc, sh, make_adapter):
     sh(hint.partition(", then")[0])
     soup("add", "a")
     assert is_clean(dvc)
+
+
+# -- projects in folders ----------------------------------------------------------------------
+
+
+def subproject(folder: str, git: Run, dvc: Run, soup: Run) -> None:
+    Path(folder).mkdir(parents=True)
+    dvc("init", "-q", "--subdir", cwd=Path(folder))
+    soup("init", cwd=Path(folder))
+
+
+@pytest.fixture
+def monorepo(in_tmp_path: Path, git: Run, soup: Run, dvc: Run, make_adapter, monkeypatch) -> Path:
+    """A project in `ml/x`, with an adapter in two versions, and one in `ml/y`."""
+    root = in_tmp_path / "mono"
+    root.mkdir()
+    monkeypatch.chdir(root)
+    git("init", "-q")
+    Path("README").write_text("much else\n")
+    for folder, seed in (("ml/x", 1), ("ml/y", 7)):
+        subproject(folder, git, dvc, soup)
+        make_adapter(f"{folder}/a", seed=seed)
+        soup("add", "a", cwd=Path(folder))
+    git("add", "--all")
+    git("commit", "-qm", "one")
+    git("switch", "-qc", "two")
+    make_adapter("ml/x/a", seed=2)
+    soup("add", "ml/x/a")
+    git("commit", "-qam", "two")
+    return root
+
+
+def test_a_project_in_a_folder_is_used_and_none_is_made_at_the_top(monorepo, soup, git, dvc):
+    assert not Path(".dvc").exists()
+    assert not Path(".gitattributes").exists()
+    for folder in ("ml/x", "ml/y"):
+        assert is_clean(dvc, Path(folder))
+        assert soup("init", "--check", cwd=Path(folder)).returncode == 0
+    assert soup("init", "--check").returncode == 0
+    assert states(soup) == {"ml/x/a": "clean", "ml/y/a": "clean"}
+    assert soup("fsck").stdout.endswith("clean\n")
+
+
+def test_each_project_keeps_its_own_objects(monorepo, dvc):
+    for folder in ("ml/x", "ml/y"):
+        Path(folder, "a", WEIGHTS).unlink()
+        dvc("checkout", cwd=Path(folder))
+        assert Path(folder, "a", WEIGHTS).is_file()
+
+
+def test_git_moves_the_weights_of_a_project_in_a_folder(monorepo, soup, git, dvc):
+    for branch in ("main", "two"):
+        assert git("switch", "-q", branch).stderr == ""
+        assert states(soup)["ml/x/a"] == "clean"
+        assert is_clean(dvc, Path("ml/x"))
+    git("switch", "-q", "main", cwd=Path("ml/x"))
+    assert states(soup)["ml/x/a"] == "clean"
+    assert "q_proj" in soup("diff", "HEAD:ml/x/a", "two:ml/x/a", cwd=Path("ml/x")).stdout
+
+
+def test_git_merges_adapters_of_a_project_in_a_folder(monorepo, soup, git, dvc, make_adapter):
+    git("switch", "-q", "main")
+    make_adapter("ml/x/a", seed=3)
+    soup("add", "ml/x/a")
+    git("commit", "-qam", "three")
+    git("merge", "-q", "--no-edit", "two")
+    assert states(soup)["ml/x/a"] == "clean"
+    assert is_clean(dvc, Path("ml/x"))
+
+
+def test_a_clone_completes_the_projects_that_it_has(monorepo, soup, git, dvc, tmp_path):
+    for folder in ("ml/x", "ml/y"):
+        dvc("remote", "add", "-d", "store", tmp_path / "store", cwd=Path(folder))
+        dvc("push", "-q", "-a", cwd=Path(folder))
+    git("commit", "-qam", "remotes")
+    git("clone", "-q", monorepo, tmp_path / "clone")
+    clone = tmp_path / "clone"
+    soup("init", cwd=clone)
+    assert not (clone / ".dvc").exists()
+    for folder in (clone / "ml/x", clone / "ml/y"):
+        soup("checkout", cwd=folder)
+        assert (folder / "a" / WEIGHTS).is_file()
+        assert is_clean(dvc, folder)
+
+
+def test_in_a_linked_work_tree_a_project_in_a_folder_shares_its_cache(monorepo, soup, git, dvc):
+    git("worktree", "add", "-q", "../linked", "main")
+    assert Path("../linked/ml/x/a", WEIGHTS).is_file()
+    assert is_clean(dvc, Path("../linked/ml/x"))
+    assert not Path("../linked/ml/x/.dvc/cache").exists()
+
+
+def test_a_folder_of_no_project_is_refused(monorepo, soup, make_adapter, refused):
+    make_adapter("other/a", seed=1)
+    refused(soup("add", "other/a", check=False), 128, "no DVC project", "dvc init --subdir")
+
+
+def test_hints_fit_where_one_stands(monorepo, soup, dvc, sh, make_adapter, monkeypatch):
+    make_adapter("ml/x/d", seed=1)
+    monkeypatch.chdir("ml/x")
+    dvc("add", "d")
+    hint = hint_of(soup("add", "d", check=False))
+    sh(hint.partition(", then")[0])
+    soup("add", "d")
+    assert is_clean(dvc)
+
+
+def test_a_template_belongs_to_the_top(monorepo, soup, refused):
+    refused(soup("init", "--template", "chat", cwd=Path("ml/x"), check=False), 128, "git init")
