@@ -51,7 +51,9 @@ is taken from that side, byte for byte; what several changed is combined from th
 base: base + Σ w·(side − base), linear with w = 1/N unless --strategy and --weights, or
 git config soup.merge.strategy and soup.merge.weights, say otherwise. Of all strategies on
 adapters that were really trained, the mean lost least of what each side and the base knew
-(docs/explanation/merging.md has the table). The rank stays the one that adapter_config.json says."""
+(docs/explanation/merging.md has the table). The rank stays the one that adapter_config.json says: what it cannot
+hold of the result is lost, and said. With --rank grow (git config soup.merge.rank) it becomes
+what holds all, in adapter_config.json too."""
 
 
 _DIFF_HELP = """\b
@@ -168,8 +170,9 @@ def merge(
         str | None,
         typer.Option(
             "--rank",
-            metavar="K|full",
-            help="The result's rank. [default: full for linear, else the largest input rank]",
+            metavar="K|full|keep|grow",
+            help="With -o the result's rank, or full. [default: full for linear, else the largest input"
+            " rank] Without -o: keep the sides' rank, or grow it where it cannot hold the result. [default: keep]",
         ),
     ] = None,
     space: Annotated[
@@ -327,13 +330,15 @@ def merge(
     )
     if output is None:
         _refuse("without -o DIR", {
-            "--adapter": more, "--expr": expression, "--rank": rank, "--space": space,
+            "--adapter": more, "--expr": expression, "--space": space,
             "--normalize": normalize, "--base": base, "--allow-cross-base": allow_cross_base,
             "--without": without, "--keep": keep, "--force": force, "--eval": suite, "--json": as_json or form is not Page.table,
             **dict.fromkeys(searching.given(), True),
         })  # fmt: skip
         from soup_git.commands import mergecommit
 
+        if rank not in {None, "keep", "grow"}:
+            raise typer.BadParameter("--rank K is for -o DIR; without it --rank keep or grow")
         asked = mergecommit.MergeCommitRequest(
             named,
             strategy,
@@ -344,6 +349,7 @@ def merge(
             not no_commit,
             message,
             sign,
+            rank,
         )
         return mergecommit.merge_commit(open_workspace(), asked)
     _refuse("with -o DIR", {

@@ -14,14 +14,15 @@ from soup_git.commands.follow import say_merged
 from soup_git.commands.mergedriver import Names, Texts, merge_file
 from soup_git.core.dvcyaml import freeze_stage
 from soup_git.core.lock import LOCK
-from soup_git.core.manifest import CONFIG, MANIFEST
-from soup_git.core.threeway import MAX_SIDES, Combination, has_origin, parse_combination, pick
+from soup_git.core.manifest import CONFIG, MANIFEST, parse_manifest
+from soup_git.core.threeway import GROW, MAX_SIDES, Combination, has_origin, parse_combination, pick
 from soup_git.errors import ExitCode, FatalError
 from soup_git.render.report import say
 from soup_git.storage.dvcfiles import POINTER_SUFFIX, parse_dvc_lock
 from soup_git.storage.files import write_atomically
-from soup_git.storage.snapshot import DVC_LOCK, is_weights
-from soup_git.storage.threeway import Merger, read_settings
+from soup_git.storage.growth import with_ranks_of
+from soup_git.storage.snapshot import DVC_LOCK, inside_folder, is_weights
+from soup_git.storage.threeway import WRITES_CONFIGS, Merger, read_settings
 from soup_git.storage.workspace import Workspace
 
 _FORM = "git soup merge REV... [--strategy S] [--weights W,W]"
@@ -41,12 +42,13 @@ class MergeCommitRequest:
     commit: bool = True
     message: str | None = None
     sign: bool | None = None
+    rank: str | None = None
 
     @property
     def settings(self) -> dict[str, str]:
         """As `git config soup.merge.*` spells them."""
         given = {"strategy": self.strategy, "weights": self.weights,
-                 "density": self.density, "seed": self.seed}  # fmt: skip
+                 "density": self.density, "seed": self.seed, "rank": self.rank}  # fmt: skip
         return {key: str(value) for key, value in given.items() if value is not None}
 
     @property
@@ -66,7 +68,7 @@ def merge_commit(workspace: Workspace, request: MergeCommitRequest) -> int:
     before = git.commit("HEAD")
     tips = [_tip(workspace, revision) for revision in request.revisions]
     if len(tips) == 1:
-        code = _merge_one(workspace, request)
+        code = _merge_one(workspace, request, how)
     else:
         code = _merge_all(workspace, request, how, before, tips)
     if code:
@@ -110,17 +112,20 @@ def _combination(workspace: Workspace, request: MergeCommitRequest) -> Combinati
     return how
 
 
-def _merge_one(workspace: Workspace, request: MergeCommitRequest) -> int:
-    settings = [
-        word
-        for key, value in request.settings.items()
-        for word in ("-c", f"soup.merge.{key}={value}")
-    ]
-    words = ["--no-edit"] if request.message is None else ["-m", request.message]
-    words += [*request.signing, *([] if request.commit else ["--no-commit"])]
+def _merge_one(workspace: Workspace, request: MergeCommitRequest, how: Combination) -> int:
     git = workspace.git
+    grows = how.rank == GROW
+    known = {**request.settings, **({WRITES_CONFIGS: "true"} if grows else {})}
+    settings = [w for key, value in known.items() for w in ("-c", f"soup.merge.{key}={value}")]
+    words = ["--no-edit"] if request.message is None else ["-m", request.message]
+    # git has written the tree before any hook of it could add a config: ours is the commit.
+    words += ["--no-commit"] if grows or not request.commit else request.signing
     was_merging = git.resolve("MERGE_HEAD") is not None
     code = git.run_in_view(*settings, "merge", *words, "--", *request.revisions)
+    if grows and code <= 1 and git.resolve("MERGE_HEAD") is not None and not was_merging:
+        _write_grown(workspace)
+        if code == 0 and request.commit:
+            code = git.run_in_view("commit", "--quiet", "--no-edit", *request.signing) and 2
     if code > 1 and git.resolve("MERGE_HEAD") is not None and not was_merging:
         # As git leaves it where a commit cannot be signed, or a hook of the user's refuses it.
         repair(workspace, force=False)
@@ -131,6 +136,21 @@ def _merge_one(workspace: Workspace, request: MergeCommitRequest) -> int:
     if code > 1:
         raise FatalError("git did not merge; nothing was changed", hint="git status")
     return code
+
+
+def _write_grown(workspace: Workspace) -> None:
+    """Give the configs in index and work tree the ranks of the manifests that were merged."""
+    git = workspace.git
+    snapshot = Workspace(git).staged
+    for folder in snapshot.adapters:
+        path = inside_folder(folder, CONFIG)
+        if path not in snapshot.entries:  # in conflict, and the user's to resolve
+            continue
+        before = snapshot.require(path)
+        data = with_ranks_of(before, snapshot.manifest(folder), path)
+        if data != before:
+            write_atomically(workspace.root / path, data)
+            git.index.stage(path)
 
 
 # -- several revisions ------------------------------------------------------------------------
@@ -151,7 +171,10 @@ def _merge_all(
         say("Already up to date.")
         return 0
     octopus = _Octopus(
-        workspace, Merger(workspace, fetch_missing, how), parents, [names[p] for p in parents]
+        workspace,
+        Merger(workspace, fetch_missing, how, writes_configs=True),
+        parents,
+        [names[p] for p in parents],
     )
     tree = octopus.tree()
     message = request.message or _message(request.revisions)
@@ -211,7 +234,20 @@ class _Octopus:
             agreed, oid = pick(before.get(path), there)
             # git itself kept ours where several changed it: the driver was told to.
             changes[path] = oid if agreed else self._merged(path, before.get(path), there)
-        return self._git.write_tree(folded, changes)
+        return self._git.write_tree(folded, {**changes, **self._grown(changes)})
+
+    def _grown(self, changes: Mapping[str, str | None]) -> dict[str, str | None]:
+        """The configs beside merged manifests, with the ranks of those."""
+        found: dict[str, str | None] = {}
+        for path, oid in changes.items():
+            config = changes.get(f"{path.removesuffix(MANIFEST)}{CONFIG}")
+            if oid is None or config is None or not f"/{path}".endswith(f"/{MANIFEST}"):
+                continue
+            texts = [self._git.blob(blob) or b"" for blob in (oid, config)]
+            data = with_ranks_of(texts[1], parse_manifest(texts[0], path), path)
+            if data != texts[1]:
+                found[f"{path.removesuffix(MANIFEST)}{CONFIG}"] = self._git.write_blob(data)
+        return found
 
     def _folded(self) -> str:
         """All parents merged one by one as git does it, our own files left as the first has them."""

@@ -30,6 +30,8 @@ from soup_git.storage.underway import operation
 from soup_git.storage.workspace import Workspace
 
 _ROWS_IN_CONFLICT = 10
+_MUCH = 0.1
+"""Of a step: more than this is not lost without a word."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,10 @@ def _merge_manifest(merger: Merger, texts: Texts, names: Callable[[], Names]) ->
     sides = [parse_manifest(side, texts.path) for side in texts.sides]
     merged = merger.adapters(origin, sides)
     if merged.choices:
-        say(f"  {_summary(merger, merged, names())}")
+        named = names()
+        say(f"  {_summary(merger, merged, named)}")
+        if merged.lost > _MUCH:
+            say(_lost(merger, merged, named))
     return MergedText(merged.manifest.text().encode(), is_clean=True)
 
 
@@ -157,6 +162,21 @@ def _summary(merger: Merger, merged: Merged, names: Names) -> str:
     if merged.residual is not None:
         how.append(f"residual {100 * merged.residual:.2g} %")
     return f"{text} ({', '.join(how)})"
+
+
+def _lost(merger: Merger, merged: Merged, names: Names) -> str:
+    rank = merged.manifest.get("rank")
+    text = f"  warning: rank {rank} cannot hold the result, and {merged.lost:.0%} of the step is lost; "
+    if merger.how is STEP:
+        return (
+            f"{text}git soup merge OURS THEIRS BASE --weights 1,1,-1 -o DIR keeps all of it (THEIRS"
+            " − BASE is the step)"
+        )
+    others = " ".join(names.sides[1:])
+    return (
+        f"{text}git reset --keep ORIG_HEAD (in a conflict git merge --abort), then git soup merge --rank"
+        f" grow {others} keeps all of it"
+    )
 
 
 def _names(workspace: Workspace) -> Names:

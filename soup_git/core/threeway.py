@@ -27,6 +27,9 @@ DEFAULT_STRATEGY = "linear"
 DEFAULT_WEIGHTS = MEAN
 """Of each side: the mean of the steps from the origin, which never overshoots where both sides
 learned the same. Measured beside the others: `benchmarks/merge_strategies.py`, docs/explanation/merging.md."""
+KEEP, GROW = "keep", "grow"
+"""What becomes of a sum that the rank of its sides cannot hold: its best approximation, or a higher
+rank. Measured: `benchmarks/merge_rank.py`, docs/explanation/merging.md."""
 ORIGIN = -1
 MAX_SIDES = 16
 
@@ -44,6 +47,7 @@ class Combination:
     weights: str = DEFAULT_WEIGHTS
     density: float = 0.5
     seed: int = 0
+    rank: str = KEEP
 
     def of_sides(self, count: int) -> list[float | None]:
         """A weight for each side; None is an equal share of those that changed a module.
@@ -90,8 +94,15 @@ def parse_combination(settings: Mapping[str, str]) -> Combination:
             "soup.merge.density is no share in (0, 1], or soup.merge.seed is negative",
             hint="git config --get-regexp soup.merge",
         )
+    rank = settings.get("rank", KEEP)
+    if rank not in {KEEP, GROW}:
+        raise FatalError(
+            f"soup.merge.rank is {rank!r}: neither {KEEP} nor {GROW}",
+            hint=f"git config soup.merge.rank {KEEP}",
+        )
     strategy = settings.get("strategy", DEFAULT_STRATEGY)
-    return Combination(strategy, settings.get("weights", DEFAULT_WEIGHTS).strip(), density, seed)
+    weights = settings.get("weights", DEFAULT_WEIGHTS).strip()
+    return Combination(strategy, weights, density, seed, rank)
 
 
 @dataclass(frozen=True)
@@ -261,7 +272,7 @@ class Recipe:
 
 def recipe_lines(
     how: Combination,
-    settings: Mapping[str, float | int],
+    settings: Mapping[str, float | int | str],
     origin: Manifest,
     sides: Sequence[tuple[Manifest, float | None]],
 ) -> list[str]:
@@ -297,6 +308,7 @@ def parse_recipe(manifest: Manifest, where: str) -> Recipe:
             found["strategy"] if found else "",
             density=float(settings.get("density", 0.5)),
             seed=int(settings.get("seed", 0)),
+            rank=GROW if settings.get("rank") == GROW else KEEP,
         )
     except (ValueError, TypeError, AttributeError, RecursionError):
         found = None

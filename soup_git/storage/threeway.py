@@ -17,8 +17,10 @@ from soup_git.core.adapter import parse_adapter_config
 from soup_git.core.digests import sha256_hex
 from soup_git.core.manifest import Manifest, config_bytes, make_manifest, parse_manifest
 from soup_git.core.provenance import Provenance
+from soup_git.core.targets import rank_axis
 from soup_git.core.text import canonical_json
 from soup_git.core.threeway import (
+    GROW,
     ORIGIN,
     STEP,
     Choice,
@@ -39,8 +41,14 @@ from soup_git.storage.resolver import Adapter
 from soup_git.storage.workspace import Workspace
 
 _CONFIG_PREFIX = "soup.merge."
-_METHOD = "1"
+_METHOD = "2"
 """Of what is remembered: another number forgets results that were computed otherwise."""
+WRITES_CONFIGS = "writesconfigs"
+"""A setting of `git soup merge REV` for the drivers of its git: the configs follow the manifests."""
+_NO_CONFIG = (
+    "soup.merge.rank is grow, and git merge alone cannot write a new rank into adapter_config.json"
+)
+_BY_SOUP = "git merge --abort, then git soup merge REV; or git -c soup.merge.rank=keep merge REV"
 NO_ORIGIN = "both sides added this adapter, and there is no common version to start from"
 BY_HAND = "git soup merge A B -o DIR merges two adapters without a common ancestor"
 
@@ -52,6 +60,8 @@ class Merged:
     """Sides are numbered as they were given."""
     residual: float | None = None
     """‖what the rank cost‖/‖merged‖ over the combined modules; None where none was combined."""
+    lost: float = 0.0
+    """‖what the rank cost‖/‖merged − origin‖ over them."""
 
 
 class Merger:
@@ -62,15 +72,29 @@ class Merger:
         workspace: Workspace,
         fetch: Callable[[Workspace, list[str]], object],
         how: Combination | None = None,
+        *,
+        writes_configs: bool = False,
     ) -> None:
-        """`fetch` may bring objects into the cache before weights are computed from them."""
+        """`fetch` may bring objects into the cache before weights are computed from them.
+
+        `writes_configs` says that whoever asks gives the adapters' configs the ranks of the result.
+        """
         self._workspace = workspace
         self._fetch = fetch
         self._how = how
+        self._is_written = writes_configs
+
+    @cached_property
+    def _settings(self) -> dict[str, str]:
+        return read_settings(self._workspace)
 
     @cached_property
     def how(self) -> Combination:
-        return self._how or parse_combination(read_settings(self._workspace))
+        return self._how or parse_combination(self._settings)
+
+    @property
+    def _writes_configs(self) -> bool:
+        return self._is_written or self._settings.get(WRITES_CONFIGS) == "true"
 
     @cached_property
     def index(self) -> ManifestIndex:
@@ -133,23 +157,25 @@ class Merger:
             )
             if again is not None:
                 return Merged(again, decision.choices)
+        if self.how.rank == GROW and not self._writes_configs and _has_factors(decision, sides):
+            raise ConflictError([Clash("", _NO_CONFIG)], hint=_BY_SOUP)
         key = self._key(origin, weighted)
         known = self._remembered(key)
         if known is None:
             known = self._computed(decision, origin, weighted)
-            blob = self._workspace.git.write_blob(known[0].text().encode())
-            self._workspace.facts.put(key, f"{blob}:{known[1]!r}")
-        return Merged(known[0], decision.choices, known[1])
+            blob = self._workspace.git.write_blob(known.manifest.text().encode())
+            self._workspace.facts.put(key, f"{blob}:{known.residual!r}:{known.lost!r}")
+        return replace(known, choices=decision.choices)
 
     def _key(self, origin: Manifest, weighted: Sequence[tuple[Manifest, float | None]]) -> str:
-        how = [self.how.strategy, self.how.density, self.how.seed]
+        how = [self.how.strategy, self.how.density, self.how.seed, self.how.rank]
         sides = [[side.digest(), weight] for side, weight in weighted]
         text = canonical_json([_METHOD, how, origin.digest(), sides])
         return f"threeway:{sha256_hex(text.encode())}"
 
-    def _remembered(self, key: str) -> tuple[Manifest, float | None] | None:
+    def _remembered(self, key: str) -> Merged | None:
         """An earlier result whose manifest and weights are still here."""
-        blob, _, residual = (self._workspace.facts.get(key) or "").partition(":")
+        blob, residual, lost = ((self._workspace.facts.get(key) or "") + "::").split(":")[:3]
         data = self._workspace.git.blob(blob) if blob else None
         if data is None:
             return None
@@ -157,14 +183,14 @@ class Merger:
         place = self._workspace.dvc.object_path(manifest.weights_md5)
         if not place.is_file() or place.stat().st_size != manifest.weights_size:
             return None
-        return manifest, None if residual == "None" else float(residual)
+        return Merged(manifest, (), None if residual == "None" else float(residual), float(lost))
 
     def _computed(
         self,
         decision: Decision,
         origin: Manifest,
         weighted: Sequence[tuple[Manifest, float | None]],
-    ) -> tuple[Manifest, float | None]:
+    ) -> Merged:
         from soup_git.storage.combining import settings_of, write_combined
 
         workspace = self._workspace
@@ -173,19 +199,19 @@ class Merger:
         place.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="merge-", dir=place) as folder:
             file = Path(folder, "merged")
-            residual = write_combined(workspace, file, decision, origin, weighted, self.how)
+            written = write_combined(workspace, file, decision, origin, weighted, self.how)
             found = workspace.store_weights(file, "the merged weights")
         if not found.is_finite:
             raise FatalError("the merged weights are not finite", hint="smaller soup.merge.weights")
         manifest = make_manifest(
-            parse_adapter_config(decision.config, "the merged header"),
+            parse_adapter_config(written.config, "the merged header"),
             found.tensors,
             weights_md5=found.md5,
             weights_size=found.size,
             recipe=recipe_lines(self.how, settings_of(self.how), origin, weighted),
             facts=decision.facts,
         )
-        return manifest, residual
+        return Merged(manifest, (), written.residual, written.lost)
 
 
 def rebuild(workspace: Workspace, manifest: Manifest, file: Path, where: str) -> None:
@@ -244,6 +270,12 @@ def read_settings(workspace: Workspace) -> dict[str, str]:
     done = workspace.git.run("config", "-z", "--get-regexp", r"^soup\.merge\.", check=False)
     pairs = (entry.partition("\n") for entry in done.stdout.decode(errors="replace").split("\0"))
     return {key.removeprefix(_CONFIG_PREFIX): value for key, _, value in pairs if key}
+
+
+def _has_factors(decision: Decision, sides: Sequence[Manifest]) -> bool:
+    """Whether a sum of updates is to be made: whole tensors have no rank to grow."""
+    combined = {choice.module for choice in decision.combined}
+    return any(t.module in combined and rank_axis(t.name) is not None for t in sides[0].tensors)
 
 
 def _place(side: Manifest, weight: float | None) -> tuple[str, str, float]:

@@ -147,7 +147,7 @@ def test_a_rename_in_one_of_several_is_not_guessed_at(three, git, soup):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("politer", "--rank", "4"), "--rank means nothing without -o DIR"),
+        (("politer", "--rank", "4"), "--rank K is for -o DIR; without it --rank keep or grow"),
         (("politer", "--json"), "--json means nothing without -o DIR"),
         (("politer", "--expr", "a"), "--expr means nothing without -o DIR"),
         (("politer", "x", "--no-commit"), "--no-commit is for one revision"),

@@ -303,7 +303,7 @@ complete -c git-soup -n '__git_soup_at merge' -l weights -x -d 'One per adapter.
 complete -c git-soup -n '__git_soup_at merge' -l expr -x -d 'Weights as a sum: \'a + 0.5*b - c\'.'
 complete -c git-soup -n '__git_soup_at merge' -l density -x -d 'The share of entries to keep. [default: 0.5]'
 complete -c git-soup -n '__git_soup_at merge' -l seed -x -d 'Of random masks and of cmaes. [default: 0]'
-complete -c git-soup -n '__git_soup_at merge' -l rank -x -a 'full' -d 'The result\'s rank. [default: full for linear, else the largest input rank]'
+complete -c git-soup -n '__git_soup_at merge' -l rank -x -a 'full keep grow' -d 'With -o the result\'s rank, or full. [default: full for linear, else the largest input rank] Without -o: keep the sides\' rank, or grow it where it cannot hold the result. [default: keep]'
 complete -c git-soup -n '__git_soup_at merge' -l space -x -a 'shared delta factors' -d 'Where entries are compared. [default: shared]'
 complete -c git-soup -n '__git_soup_at merge' -l normalize -d 'Divide the weights by their sum.'
 complete -c git-soup -n '__git_soup_at merge' -l base -x -a '(__fish_complete_directories)' -d 'The base model\'s folder: DoRA and whole tensors need it.'
