@@ -45,7 +45,7 @@ _TENSOR = re.compile(
     r" sha256:(?P<sha256>[0-9a-f]{64}) norm=(?P<norm>nan|inf|[0-9][0-9.e+-]{0,12})"
 )
 _WEIGHTS_LINE = re.compile(rf"md5:(?P<md5>[0-9a-f]{{32}}) (?P<size>{_NUMBER})")
-_KEY = re.compile(r"[a-z][a-z0-9_]*")
+_KEY = re.compile(r"[a-z][A-Za-z0-9_]*")
 
 # git compares texts by chunks: a line, or 64 bytes of a longer one (diffcore-delta.c).
 _CHUNK = 64
