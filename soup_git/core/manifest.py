@@ -319,7 +319,7 @@ def check_ranks(config: AdapterConfig, tensors: Iterable[Tensor], where: str) ->
         targets_of(config, tensors)
     except NoTargetError as error:
         raise FatalError(
-            f"{where} says {error}",
+            f"{where} says {error.reason}",
             hint=f"correct r or rank_pattern in {where}, or save the adapter again with PEFT",
         ) from None
 

@@ -14,6 +14,7 @@ from itertools import permutations
 from typing import Protocol
 
 from soup_git.core.adapter import AdapterConfig, module_of
+from soup_git.errors import FatalError
 
 RANK_AXIS = {"lora_A": 0, "lora_B": 1, "lora_embedding_A": 0, "lora_embedding_B": 1}
 _WRAPPED = ".base_layer"
@@ -49,15 +50,16 @@ class Target:
     """None where the whole module is adapted, as by `target_modules`."""
 
 
-class NoTargetError(ValueError):
-    """The config does not say what a module's factors adapt, or contradicts their rank.
+class NoTargetError(FatalError):
+    """The config does not say what a module's factors adapt, or contradicts their rank."""
 
-    Its text goes on after "the config says".
-    """
-
-    def __init__(self, module: str, reason: str) -> None:
-        super().__init__(reason)
-        self.module = module
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"the adapter's config says {reason}",
+            hint="correct r or rank_pattern in its adapter_config.json, or save it again with PEFT",
+        )
+        self.reason = reason
+        """Goes on after "the config says"."""
 
 
 def rank_axis(name: str) -> int | None:
@@ -80,7 +82,7 @@ def targets_of(config: AdapterConfig, tensors: Iterable[Shaped]) -> dict[str, Ta
         module, rank = module_of(tensor.name), tensor.shape[axis]
         if found.setdefault(module, rank) != rank:
             ranks = f"{found[module]} and {rank}"
-            raise NoTargetError(module, f"one rank for {module}, but its factors have rank {ranks}")
+            raise NoTargetError(f"one rank for {module}, but its factors have rank {ranks}")
     return dict(_targets(config, found))
 
 
@@ -110,7 +112,7 @@ def _plain(config: AdapterConfig, module: str) -> Target:
 def _checked(target: Target, module: str, found: int) -> Target:
     if target.rank != found:
         reason = f"rank {target.rank} for {module}, but its weights have rank {found}"
-        raise NoTargetError(module, reason)
+        raise NoTargetError(reason)
     return target
 
 
@@ -151,12 +153,12 @@ def _nested(
             f"{config.rank_of(f'{outer}.{name}')} for {outer}.{name}" for name in names
         )
         have = " and ".join(str(ranks[m]) for m in modules)
-        raise NoTargetError(outer, f"rank {said}, but its weights have rank {have} in all")
+        raise NoTargetError(f"rank {said}, but its weights have rank {have} in all")
     usual = [made for made in found if _is_usual(made)] or found
     if len({tuple((t.rank, t.alpha) for t in made) for made in usual}) > 1:
         listed = " and ".join(names)
         reason = f"not which of {listed} comes first in {outer}, and their ranks do not tell"
-        raise NoTargetError(outer, reason)
+        raise NoTargetError(reason)
     return usual[0]
 
 

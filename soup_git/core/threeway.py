@@ -468,7 +468,7 @@ def _pattern_keys(configs: Sequence[AdapterConfig], sides: Sequence[Manifest]) -
             targets = targets_of(config, side.tensors) if config.target_parameters else {}
         except NoTargetError as error:
             raise FatalError(
-                f"the manifest of weights md5:{side.weights_md5} says {error}",
+                f"the manifest of weights md5:{side.weights_md5} says {error.reason}",
                 hint="git log --all -- '*adapter.manifest' tells who wrote it",
             ) from None
         found |= {module: target.key for module, target in targets.items()}

@@ -259,7 +259,7 @@ def _targets(opened: OpenAdapter) -> Mapping[str, Target]:
     try:
         return targets_of(config, opened.tensors.values()) if config.is_lora else {}
     except NoTargetError as error:
-        raise _bad(opened, f"its config says {error}") from None
+        raise _bad(opened, f"its config says {error.reason}") from None
 
 
 def _module(opened: OpenAdapter, parts: dict[str, str], targets: Mapping[str, Target]) -> Module:
