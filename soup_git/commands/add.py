@@ -26,14 +26,16 @@ from soup_git.core.manifest import (
     parse_manifest,
 )
 from soup_git.core.names import check_name
+from soup_git.core.tensornames import refuse_unloadable
 from soup_git.errors import FatalError
 from soup_git.render.report import Table, say, size
 from soup_git.storage.dvcfiles import POINTER_SUFFIX
 from soup_git.storage.dvcobjects import is_cache_link
+from soup_git.storage.filenames import typed
 from soup_git.storage.files import inside, write_atomically
 from soup_git.storage.holders import own_pointer, stage_output
 from soup_git.storage.manifests import ManifestIndex
-from soup_git.storage.resolver import no_weights
+from soup_git.storage.oddfolders import dangling, no_config, no_weights
 from soup_git.storage.snapshot import inside_folder
 from soup_git.storage.weights import Fingerprint, read_header
 from soup_git.storage.workspace import Workspace
@@ -100,17 +102,16 @@ def _adapter_path(workspace: Workspace, folder: Path) -> str:
 def _check(folder: Path, path: str) -> AdapterConfig:
     """Everything that can be wrong with an adapter, found without reading its weights."""
     where = inside_folder(path, CONFIG)
-    if not (folder / CONFIG).is_file():
-        raise FatalError(
-            f"{path} has no {CONFIG}: no adapter",
-            hint=f"ls {path}; an adapter is what PEFT's model.save_pretrained(DIR) writes",
-        )
+    if not (folder / CONFIG).is_file() and not (folder / CONFIG).is_symlink():
+        raise no_config(folder, path)
     _refuse_links(folder, path)
     config = parse_adapter_config((folder / CONFIG).read_bytes(), where)
     if not (folder / WEIGHTS).is_file():
         raise no_weights(folder, path)
     entries = read_header(folder / WEIGHTS, inside_folder(path, WEIGHTS))
-    check_ranks(config, (Tensor(e.name, e.dtype, e.shape, "", 0.0) for e in entries), where)
+    tensors = [Tensor(e.name, e.dtype, e.shape, "", 0.0) for e in entries]
+    refuse_unloadable(tensors, inside_folder(path, WEIGHTS), typed(folder / WEIGHTS))
+    check_ranks(config, tensors, where)
     if config.ignored is not None:
         say(f"warning: {path} {config.ignored}")
     return config
@@ -120,7 +121,9 @@ def _refuse_links(folder: Path, path: str) -> None:
     """git would keep the link, not the file. Weights that DVC linked to its cache are kept there."""
     for name in (CONFIG, WEIGHTS):
         if (folder / name).is_symlink() and not (name == WEIGHTS and is_cache_link(folder / name)):
-            file = shlex.quote(inside_folder(path, name))
+            if not (folder / name).exists():
+                raise dangling(folder / name, inside_folder(path, name))
+            file = shlex.quote(typed(folder / name))
             raise FatalError(
                 f"{inside_folder(path, name)} is a symbolic link; what it points to would not be kept",
                 hint=f'cp --remove-destination "$(readlink -f {file})" {file}, then again',

@@ -10,15 +10,18 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from soup_git.core.kinds import KINDS, NO_PRODUCT, SUMMED, unknown_keys
+from soup_git.core.rewrites import without_mark
 from soup_git.core.waysout import take_one_side
 from soup_git.errors import FatalError
 
 MAX_CONFIG_BYTES = 1 << 20
 MAX_PATTERNS = 256
 MAX_PATTERN_LENGTH = 256
+_NAME = re.compile(r"[A-Za-z0-9_.]+")
 
 _PREFIX = "base_model.model."
 # PEFT names a factor `MODULE.lora_A.weight`; embeddings drop `.weight`, biases and DoRA's
@@ -219,6 +222,12 @@ def config_object(data: bytes, where: str) -> dict[str, Any]:
             f"{where} still has git's conflict markers in it",
             hint=take_one_side(where),
         )
+    if data.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
+        raise FatalError(
+            f"{where} begins with a byte order mark, as editors on Windows write; PEFT does not"
+            " read it",
+            hint=f"take it out: {without_mark(where)}",
+        )
     try:
         raw = json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
@@ -319,13 +328,20 @@ def _pattern(raw: dict[str, Any], key: str, is_valid: Any, where: str) -> dict[s
         raise FatalError(
             f"{where}: {key} does not map module names to numbers", hint=_FIX.format(where)
         )
-    if len(pattern) > MAX_PATTERNS:
-        raise FatalError(f"{where}: {key} has {len(pattern)} keys; at most {MAX_PATTERNS}")
+    # Names cost next to nothing to match, and EVA writes one for each module of a model.
+    regexes = [regex for regex in pattern if not _NAME.fullmatch(regex)]
+    if len(regexes) > MAX_PATTERNS:
+        raise FatalError(
+            f"{where}: {key} has {len(regexes)} regular expressions; at most {MAX_PATTERNS},"
+            " beside any number of plain names",
+            hint=_FIX.format(where),
+        )
     for regex in pattern:
         if not is_safe_pattern(regex):
             raise FatalError(
                 f"{where}: the key {regex!r} of {key} is not a pattern that can be matched safely",
-                hint="write the module's name, with at most '.*', '\\d+' or a choice (a|b) in it",
+                hint="write the module's name, with at most '.*', '\\d+', a choice (a|b) or a"
+                " look-ahead (?!…) in it, and no repeat inside a repeat",
             )
     return pattern
 
@@ -353,7 +369,10 @@ def _repeats(parsed: Iterable[Any], *, inside: bool) -> int:
             count += _repeats(argument[3], inside=inside)
         elif name == "BRANCH":
             count += sum(_repeats(branch, inside=inside) for branch in argument[1])
-        elif name in {"ASSERT", "ASSERT_NOT", "ATOMIC_GROUP", "GROUPREF_EXISTS", "GROUPREF"}:
+        elif name in {"ASSERT", "ASSERT_NOT"}:
+            # Inside a repeat it is tried at every place: what repeats in it is a repeat in it.
+            count += _repeats(argument[1], inside=inside)
+        elif name in {"ATOMIC_GROUP", "GROUPREF_EXISTS", "GROUPREF"}:
             count += 100
     return count
 
@@ -361,6 +380,15 @@ def _repeats(parsed: Iterable[Any], *, inside: bool) -> int:
 def _matching_pattern(patterns: Mapping[str, Any], module: str) -> str | None:
     """The first key that matches, as `peft.utils.get_pattern_key` finds it."""
     for key in patterns:
-        if re.match(rf"(.*\.)?({key})$", module):
+        # A name's last word is in the module as it stands: most keys of a long list end here.
+        plain = _NAME.fullmatch(key)
+        if plain and not module.endswith(key.rpartition(".")[2]):
+            continue
+        if _compiled(key).match(module):
             return key
     return None
+
+
+@lru_cache(maxsize=4096)
+def _compiled(key: str) -> re.Pattern[str]:
+    return re.compile(rf"(.*\.)?({key})$")

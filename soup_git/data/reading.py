@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 from soup_git.data.rows import BadRowError, Row, in_short
 from soup_git.errors import FatalError
+from soup_git.storage.pointers import refuse_pointer
 
 SUFFIXES = (".jsonl", ".json", ".txt")
 _MARK = b"\xef\xbb\xbf"  # some editors put it before the first line
@@ -35,6 +36,7 @@ def values(path: Path, shown: str) -> Iterator[tuple[str, int, Any]]:
 
 def _file_values(path: Path, shown: str) -> Iterator[tuple[str, int, Any]]:
     require_suffix(path.suffix, shown)
+    refuse_pointer(path, shown, may_be_page=path.suffix == ".txt")
     with path.open("rb") as file:
         for line, raw, value in written_rows(file, path.suffix):
             yield shown, line, value_of(raw, path.suffix) if value is None else value

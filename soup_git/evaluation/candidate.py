@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from soup_git.core.digests import sha256_hex
+from soup_git.core.tensornames import canonical
 from soup_git.errors import FatalError
 from soup_git.storage.resolver import Adapter
 
@@ -69,8 +70,7 @@ def of_adapter(adapter: Adapter) -> Candidate:
     def load() -> Tensors:
         from safetensors.torch import load_file
 
-        tensors: Tensors = load_file(weights)
-        return tensors
+        return {canonical(name): value for name, value in load_file(weights).items()}
 
     config = sha256_hex(adapter.config_data)
     return Candidate(

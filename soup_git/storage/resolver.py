@@ -21,16 +21,16 @@ from soup_git.core.manifest import (
     parse_manifest,
 )
 from soup_git.core.spec import FolderSpec, Reading, RevisionSpec, RunSpec, readings
+from soup_git.core.tensornames import refuse_unloadable
 from soup_git.errors import FatalError
+from soup_git.storage.filenames import typed
 from soup_git.storage.files import bytes_of, inside
+from soup_git.storage.oddfolders import PICKLES, no_config, no_weights, pickled
 from soup_git.storage.several import alone_differs, by_itself, choose
 from soup_git.storage.snapshot import inside_folder
-from soup_git.storage.weights import CONVERT
 
 if TYPE_CHECKING:
     from soup_git.storage.workspace import Workspace
-
-_PICKLES = ("adapter_model.bin", "adapter_model.pt", "pytorch_model.bin", "adapter.pkl")
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def _exists(workspace: Workspace, reading: Reading) -> bool:
     match reading:
         case FolderSpec(path):
             folder = Path(path)
-            names = (CONFIG, MANIFEST, WEIGHTS, *_PICKLES)
+            names = (CONFIG, MANIFEST, WEIGHTS, *PICKLES)
             return folder.is_dir() and any((folder / name).is_file() for name in names)
         case RevisionSpec(revision, _):
             return workspace.git.resolve(revision) is not None
@@ -194,10 +194,7 @@ def adapter_in_folder(workspace: Workspace, folder: Path, spec: str | None = Non
     shown = spec or str(folder)
     weights, data = folder / WEIGHTS, bytes_of(folder / CONFIG)
     if data is None:
-        raise FatalError(
-            f"{shown} has no {CONFIG}: no adapter",
-            hint=f"ls {shown}; an adapter is what PEFT's model.save_pretrained(DIR) writes",
-        )
+        raise no_config(folder, shown)
     config = parse_adapter_config(data, f"{shown}/{CONFIG}")
     written = bytes_of(folder / MANIFEST)
     before = parse_manifest(written, f"{shown}/{MANIFEST}") if written is not None else None
@@ -208,6 +205,7 @@ def adapter_in_folder(workspace: Workspace, folder: Path, spec: str | None = Non
     if before is not None and workspace.weights_match(before, weights) is None:
         return _described(shown, folder, data, config, before, weights)
     found = workspace.fingerprint(weights, f"{shown}/{WEIGHTS}")
+    refuse_unloadable(found.tensors, f"{shown}/{WEIGHTS}", typed(weights))
     manifest = make_manifest(
         config,
         found.tensors,
@@ -251,25 +249,6 @@ def _checkpoint(workspace: Workspace, run: str, step: int | None) -> str:
 def _trailer(workspace: Workspace, commit: str, key: str) -> str | None:
     form = f"--format=%(trailers:key={key},valueonly)"
     return workspace.git.text("log", "-1", form, commit, "--").strip() or None
-
-
-def pickled(folder: Path) -> list[str]:
-    """The pickles in a folder that a user may take for weights."""
-    return [name for name in _PICKLES if (folder / name).is_file()]
-
-
-def no_weights(folder: Path, shown: str) -> FatalError:
-    """Why a folder without safetensors weights is no adapter that is read."""
-    names = pickled(folder)
-    if names:
-        return FatalError(
-            f"{shown}/{names[0]} is a pickle, which can run code when it is read; only"
-            " safetensors files are",
-            hint=CONVERT,
-        )
-    return FatalError(
-        f"{shown} has no {WEIGHTS}", hint="git soup checkout brings tracked weights back"
-    )
 
 
 def _in_words(reading: Reading) -> str:

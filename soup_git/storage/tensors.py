@@ -19,6 +19,7 @@ from typing import Any, Self
 import numpy as np
 
 from soup_git.arithmetic.floats import STORAGE, Array, Stored
+from soup_git.core.tensornames import canonical
 from soup_git.errors import FatalError
 from soup_git.storage.weights import ITEM_SIZE, Entry, read_header
 
@@ -26,30 +27,42 @@ from soup_git.storage.weights import ITEM_SIZE, Entry, read_header
 class TensorFile:
     """A safetensors file, mapped read-only."""
 
-    def __init__(self, path: Path, shown: str | None = None) -> None:
+    def __init__(self, path: Path, shown: str | None = None, *, any_dtype: bool = False) -> None:
+        """`any_dtype` as in `read_header`: only what is read has to be of one that is read here."""
         self.shown = shown or str(path)
-        self.entries: Mapping[str, Entry] = {e.name: e for e in read_header(path, shown)}
+        entries = read_header(path, shown, any_dtype=any_dtype)
+        self.entries: Mapping[str, Entry] = {canonical(e.name): e for e in entries}
+        """By canonical name."""
+        if len(self.entries) < len(entries):
+            raise FatalError(
+                f"{self.shown} holds a tensor twice, with and without the adapter's name"
+                " (.default) in its name",
+                hint="save the adapter again with PEFT's model.save_pretrained(DIR)",
+            )
         with path.open("rb") as file:
             # Not populated: that costs the same, but before the workers can share it.
             self._map = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
 
     def __getitem__(self, name: str) -> Stored:
-        entry = self.entries[name]
+        entry = self._entry(name)
         if entry.dtype not in STORAGE:
             raise FatalError(
                 f"{self.shown}: {name} is {entry.dtype}; arithmetic needs {', '.join(STORAGE)}",
-                hint="save the adapter again with floating-point weights",
+                hint="write that file again with floating-point weights (bfloat16)",
             )
         return Stored(self._array(entry, STORAGE[entry.dtype]), entry.dtype)
 
+    def _entry(self, name: str) -> Entry:
+        return self.entries.get(name) or self.entries[canonical(name)]
+
     def raw(self, name: str) -> Array:
         """The bytes of a tensor, whatever its dtype."""
-        entry = self.entries[name]
+        entry = self._entry(name)
         return np.frombuffer(self._map, np.uint8, entry.end - entry.start, entry.start)
 
     def values(self, name: str) -> Stored:
         """A tensor of any dtype; integers arrive as float64."""
-        entry = self.entries[name]
+        entry = self._entry(name)
         if entry.dtype in STORAGE:
             return self[name]
         kind = "u" if entry.dtype == "BOOL" else entry.dtype[0].lower()

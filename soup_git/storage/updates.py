@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -23,6 +23,7 @@ from soup_git.core.adapter import module_of
 from soup_git.core.kinds import KINDS
 from soup_git.core.manifest import Tensor
 from soup_git.core.targets import NoTargetError, Target, targets_of
+from soup_git.core.tensornames import canonical
 from soup_git.errors import FatalError
 from soup_git.storage import vectorbank
 from soup_git.storage.blas import use_one_blas_thread
@@ -42,7 +43,7 @@ _MAX_PRODUCT_RANK = 256
 
 @dataclass(frozen=True)
 class Module:
-    """The tensors that make one module's LoRA update, by their names in the file."""
+    """The tensors that make one module's LoRA update, by their canonical names."""
 
     name: str
     right: str
@@ -86,7 +87,9 @@ class OpenAdapter:
 
     @cached_property
     def tensors(self) -> Mapping[str, Tensor]:
-        return {tensor.name: tensor for tensor in self.adapter.manifest.tensors}
+        """By their canonical names, as `file.entries` has them."""
+        named = ((canonical(tensor.name), tensor) for tensor in self.adapter.manifest.tensors)
+        return {name: replace(tensor, name=name) for name, tensor in named}
 
     def updates(self, module: Module) -> list[Update]:
         """The updates of a module: one, or one for each expert."""
@@ -221,7 +224,7 @@ def open_adapter(adapter: Adapter) -> OpenAdapter:
 
 def _check_manifest(opened: OpenAdapter) -> None:
     described = {t.name: (t.dtype, t.shape) for t in opened.tensors.values()}
-    found = {e.name: (e.dtype, e.shape) for e in opened.file.entries.values()}
+    found = {name: (e.dtype, e.shape) for name, e in opened.file.entries.items()}
     if described != found:
         name = min(set(described.items()) ^ set(found.items()))[0]
         raise FatalError(

@@ -16,8 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from soup_git.core.foreignbytes import HEAD_BYTES, recognised
 from soup_git.core.manifest import Tensor
+from soup_git.core.rewrites import from_pickle, widened
 from soup_git.errors import FatalError
+from soup_git.storage.filenames import from_top, typed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,39 +64,50 @@ class Fingerprint:
         return all(tensor.norm == 0 for tensor in self.tensors)
 
 
-def read_header(path: Path, shown: str | None = None) -> tuple[Entry, ...]:
-    """The tensors of a safetensors file in the order of their bytes, every claim checked."""
+def read_header(
+    path: Path, shown: str | None = None, *, any_dtype: bool = False
+) -> tuple[Entry, ...]:
+    """The tensors of a safetensors file in the order of their bytes, every claim checked.
+
+    `any_dtype` takes those whose numbers are not read here, as base models have them (F8_E4M3, F4).
+    """
     with path.open("rb") as file:
-        return _read_header(file, path.stat().st_size, shown or str(path))[0]
+        return _read_header(file, path, shown or str(path), any_dtype=any_dtype)[0]
 
 
-def _read_header(file: BinaryIO, size: int, where: str) -> tuple[tuple[Entry, ...], bytes]:
+def _read_header(
+    file: BinaryIO, path: Path, where: str, *, any_dtype: bool = False
+) -> tuple[tuple[Entry, ...], bytes]:
+    size = path.stat().st_size
     prefix = file.read(8)
-    if len(prefix) < 8:
-        raise _bad(where, f"is cut off: {size} bytes hold no header")
     length = int.from_bytes(prefix, "little")
-    if length > MAX_HEADER_BYTES or 8 + length > size:
+    if len(prefix) < 8 or length > MAX_HEADER_BYTES or 8 + length > size:
         # Only here: a true header of 128 bytes begins with the byte of a pickle too.
-        if prefix[:2] == b"PK" or prefix[:1] == b"\x80":
-            raise FatalError(
-                f"{where} is a PyTorch pickle with a .safetensors name; a pickle can run code and is not read",
-                hint=CONVERT,
-            )
-        raise _bad(where, f"is cut off or lies: a header of {length:,} bytes in a file of {size:,}")
+        foreign = recognised(
+            prefix + file.read(HEAD_BYTES - 8), size, typed(path), from_top(path), _convert(path)
+        )
+        if foreign is not None:
+            raise FatalError(f"{where} {foreign.what}", hint=foreign.hint)
+        if len(prefix) < 8:
+            raise _bad(where, f"is cut off: {size} bytes hold no header")
+        if length > MAX_HEADER_BYTES:
+            raise _bad(where, "is no safetensors file: it does not begin as one")
+        raise _cut(where, f"its header alone has {length:,} bytes, the file has {size:,}")
     raw = file.read(length)
     if len(raw) < length:
-        raise _bad(where, "is cut off in its header")
-    entries = sorted(
-        _entries(_parse(raw, where), where, 8 + length), key=lambda e: (e.start, e.end)
-    )
+        raise _cut(where, "it became shorter in its header")
+    found = _entries(_parse(raw, where), path, where, 8 + length, any_dtype=any_dtype)
+    entries = sorted(found, key=lambda e: (e.start, e.end))
     at = 8 + length
     for entry in entries:
         if entry.start != at:
             what = "overlaps" if entry.start < at else "leaves a hole before"
             raise _bad(where, f"lies: {entry.name} {what} its neighbour")
         at = entry.end
-    if at != size:
-        raise _bad(where, f"is cut off or padded: its tensors end at byte {at:,} of {size:,}")
+    if at > size:
+        raise _cut(where, f"its header tells of {at:,} bytes, the file has {size:,}")
+    if at < size:
+        raise _bad(where, f"has {size - at:,} bytes behind its tensors, which end at byte {at:,}")
     return tuple(entries), prefix + raw
 
 
@@ -118,7 +132,9 @@ def _parse(raw: bytes, where: str) -> dict[str, Any]:
     return header
 
 
-def _entries(header: dict[str, Any], where: str, base: int) -> Iterator[Entry]:
+def _entries(
+    header: dict[str, Any], path: Path, where: str, base: int, *, any_dtype: bool
+) -> Iterator[Entry]:
     for name, claim in header.items():
         if not name or len(name) > MAX_NAME_LENGTH or not name.isprintable() or " " in name:
             raise _bad(
@@ -127,12 +143,20 @@ def _entries(header: dict[str, Any], where: str, base: int) -> Iterator[Entry]:
         if not isinstance(claim, dict) or set(claim) != {"dtype", "shape", "data_offsets"}:
             raise _bad(where, f"describes {name} with other keys than dtype, shape, data_offsets")
         dtype, shape, offsets = claim["dtype"], claim["shape"], claim["data_offsets"]
-        if not isinstance(dtype, str) or dtype not in ITEM_SIZE:
+        is_known = isinstance(dtype, str) and (dtype in ITEM_SIZE or any_dtype)
+        if not is_known and str(dtype).startswith(("F8", "F6", "F4")):
+            raise FatalError(
+                f"{where} holds {name} as {dtype}, eight bits or fewer a number; PEFT trains and"
+                f" loads {', '.join(d for d in ITEM_SIZE if 'F' in d)}",
+                hint=f"write them in bfloat16: {widened(typed(path))}",
+            )
+        if not is_known:
             raise _bad(where, f"has dtype {dtype!r} in {name}; {', '.join(ITEM_SIZE)} are read")
         if not _sizes(shape) or not _sizes(offsets) or len(offsets) != 2:
             raise _bad(where, f"lies about the shape or the offsets of {name}")
         start, end = offsets
-        if end < start or end - start != math.prod(shape) * ITEM_SIZE[dtype]:
+        wanted = math.prod(shape) * ITEM_SIZE[dtype] if dtype in ITEM_SIZE else end - start
+        if end < start or end - start != wanted:
             raise _bad(
                 where,
                 f"lies about {name}: {end - start:,} bytes for {dtype} {'x'.join(map(str, shape))}",
@@ -163,7 +187,7 @@ def fingerprint(
     where = shown or str(path)
     size = path.stat().st_size
     with path.open("rb") as file, ThreadPoolExecutor(1) as second:
-        entries, head = _read_header(file, size, where)
+        entries, head = _read_header(file, path, where)
         md5 = hashlib.md5(head, usedforsecurity=False)
         pending = second.submit(lambda: None)
         tensors = []
@@ -218,11 +242,16 @@ def as_float64(raw: np.ndarray[Any, Any], dtype: str) -> np.ndarray[Any, Any]:
     return raw.astype(np.float64)
 
 
-CONVERT = (
-    'convert it where you trust it: python -c "import torch, safetensors.torch as s;'
-    " s.save_file({k: v.contiguous() for k, v in torch.load('adapter_model.bin',"
-    " weights_only=True).items()}, 'adapter_model.safetensors', {'format': 'pt'})\""
-)
+def _convert(path: Path) -> str:
+    file = typed(path)
+    return f"convert it where you trust it: {from_pickle(file, file)}"
+
+
+def _cut(where: str, what: str) -> FatalError:
+    return FatalError(
+        f"{where} is cut off: {what}",
+        hint="a download or copy that broke off: get the file again, from where it came",
+    )
 
 
 def _bad(where: str, what: str) -> FatalError:

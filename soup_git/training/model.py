@@ -19,6 +19,8 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from soup_git.errors import FatalError
+from soup_git.storage.pointers import instead
+from soup_git.storage.weights import read_header
 from soup_git.training import architecture
 from soup_git.training.schema import SoupConfig
 from soup_git.training.tasks import HEADS, LABELLING, SAVED_HEADS
@@ -98,6 +100,8 @@ def _inspect(config: NamesBase, folder: Path) -> None:
                 f"{name} wants to run Python code of its own (auto_map in {file})",
                 hint="read that code; then trust_remote_code: true lets it run",
             )
+    for file in ("tokenizer.json", "tokenizer.model"):
+        _refuse_foreign(config, folder / file)
     _check_weights(config, folder)
 
 
@@ -114,12 +118,25 @@ def _check_weights(config: NamesBase, folder: Path) -> None:
                 "https://huggingface.co/docs/safetensors/convert-weights",
             )
         raise config.refuse("base", f"{name} has no *.safetensors, the weights are missing")
+    for file in weights:
+        try:
+            read_header(file, f"{name}/{file.name}", any_dtype=True)
+        except FatalError as error:
+            raise config.refuse("base", str(error), hint=error.hint) from None
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         shards = _json(config, index).get("weight_map", {}).values()
         for shard in sorted(set(map(str, shards))):
             if not (folder / shard).is_file():
                 raise config.refuse("base", f"{name} is incomplete: {shard} is missing")
+
+
+def _refuse_foreign(config: NamesBase, path: Path) -> None:
+    """A clone without git-lfs has pointers in the place of weights, and often of the tokenizer."""
+    if path.is_file():
+        found = instead(path)
+        if found is not None:
+            raise config.refuse("base", f"{config.base}/{path.name} {found.what}", hint=found.hint)
 
 
 def _check_described(config: NamesBase, described: dict[str, Any]) -> None:
@@ -144,6 +161,7 @@ def _check_described(config: NamesBase, described: dict[str, Any]) -> None:
 def _json(config: NamesBase, path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
+    _refuse_foreign(config, path)
     try:
         value = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
