@@ -347,7 +347,8 @@ def _loaded(
     from soup_git.evaluation.lossrows import as_data, refuse_nothing_to_predict
     from soup_git.evaluation.removal import on_model
 
-    sequences = runner.encode([as_data(row, chat=runner.has_template) for row in rows])
+    data = [as_data(row, chat=runner.has_template) for row in rows]
+    sequences = runner.encode(data, candidate=one.candidate)
     refuse_nothing_to_predict([sum(s.in_loss[1:]) for s in sequences], str(request.dataset))
     assert one.candidate is not None  # noqa: S101 - for the type checker
     instead = other.candidate if other is not None else None

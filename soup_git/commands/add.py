@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from soup_git.core.adapter import AdapterConfig, parse_adapter_config
+from soup_git.core.beside import facts_of
 from soup_git.core.lock import is_repository_path
 from soup_git.core.manifest import (
     CONFIG,
+    FILE,
     MANIFEST,
     WEIGHTS,
     Manifest,
@@ -29,6 +31,7 @@ from soup_git.core.names import check_name
 from soup_git.core.tensornames import refuse_unloadable
 from soup_git.errors import FatalError
 from soup_git.render.report import Table, say, size
+from soup_git.storage import beside
 from soup_git.storage.dvcfiles import POINTER_SUFFIX
 from soup_git.storage.dvcobjects import is_cache_link
 from soup_git.storage.filenames import typed
@@ -77,6 +80,11 @@ def add(workspace: Workspace, folders: Sequence[Path]) -> AddReport:
         for (folder, path), config in zip(named, configs, strict=True)
     ]
     stage = [file for path, by in made.items() for file in _files_to_stage(path, by is not None)]
+    stage += [
+        inside_folder(path, file.name)
+        for folder, path in named
+        for file in beside.in_folder(folder)
+    ]
     workspace.git.index.stage(*stage)
     _say_unstaged(workspace, {by.source for by in made.values() if by is not None})
     texts = [Path(workspace.root, inside_folder(adapter.path, MANIFEST)) for adapter in added]
@@ -112,6 +120,7 @@ def _check(folder: Path, path: str) -> AdapterConfig:
     tensors = [Tensor(e.name, e.dtype, e.shape, "", 0.0) for e in entries]
     refuse_unloadable(tensors, inside_folder(path, WEIGHTS), typed(folder / WEIGHTS))
     check_ranks(config, tensors, where)
+    beside.refuse_unkeepable(folder, path)
     if config.ignored is not None:
         say(f"warning: {path} {config.ignored}")
     return config
@@ -150,6 +159,7 @@ def _store(
         weights_md5=md5,
         weights_size=found.size,
         recipe=before.recipe if before is not None and before.weights_md5 == md5 else (),
+        facts=_facts(workspace, folder, before if before and before.weights_md5 == md5 else None),
         where=where,
     )
     _warn_when_dead(path, found)
@@ -162,6 +172,12 @@ def _store(
     return AddedAdapter(
         path, change, config.base_model, config.rank, len(manifest.modules), md5, found.size
     )
+
+
+def _facts(workspace: Workspace, folder: Path, before: Manifest | None) -> list[tuple[str, str]]:
+    """The files of now, and what else was known of the same weights."""
+    kept = [fact for fact in before.facts if fact[0] != FILE] if before is not None else []
+    return [*kept, *facts_of(beside.digests(workspace, folder).items())]
 
 
 def _same_file(now: os.stat_result, then: os.stat_result) -> bool:

@@ -20,6 +20,7 @@ from soup_git.core.text import counted
 from soup_git.core.trainconfig import CONFIG_FILE, parse_config_pins
 from soup_git.errors import DriftError, FatalError
 from soup_git.render.report import say
+from soup_git.storage.beside import refuse_other_files
 from soup_git.storage.dvcfiles import POINTER_SUFFIX, Output
 from soup_git.storage.dvcobjects import output_target, walk
 from soup_git.storage.environment import env_hash, environment
@@ -223,15 +224,16 @@ def _text_mismatches(workspace: Workspace, snapshot: Snapshot) -> list[Mismatch]
         found += lock_mismatches(workspace, snapshot, lock)
         found += _base_mismatches(workspace, snapshot, lock)
     for folder in snapshot.adapters:
-        found += _adapter_mismatches(snapshot, folder)
+        found += _adapter_mismatches(workspace, snapshot, folder)
     return found
 
 
-def _adapter_mismatches(snapshot: Snapshot, folder: str) -> list[Mismatch]:
+def _adapter_mismatches(workspace: Workspace, snapshot: Snapshot, folder: str) -> list[Mismatch]:
     path = inside_folder(folder, MANIFEST)
     try:
         manifest, config = snapshot.manifest(folder), snapshot.config(folder)
         fits = agrees(manifest, config)
+        refuse_other_files(workspace, snapshot, folder, manifest)
     except FatalError as error:
         return [Mismatch("adapter", path, str(error))]
     found = []

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from soup_git.core.adapter import parse_adapter_config
+from soup_git.core.beside import digests_of
+from soup_git.core.digests import sha256_hex
 from soup_git.core.lock import LOCK, parse_lock
 from soup_git.core.manifest import (
     CONFIG,
@@ -24,6 +26,7 @@ from soup_git.core.manifest import (
 from soup_git.core.text import counted
 from soup_git.errors import ExitCode, FatalError
 from soup_git.render.report import Table
+from soup_git.storage.beside import differing
 from soup_git.storage.dvcfiles import POINTER_SUFFIX, Output, parse_dvc_lock, parse_pointer
 from soup_git.storage.snapshot import is_dvc_lock
 from soup_git.storage.versions import versions
@@ -162,9 +165,17 @@ class _Checker:
             return
         if not fits:
             self._problem(where, f"its header is not what {CONFIG} gives")
+        self._check_beside(commit, prefix, manifest)
         self.manifests[manifest.weights_md5] = (where, manifest)
         if commit not in self._checkpoints:
             self._check_pointer(commit, prefix, manifest, pointer_blob)
+
+    def _check_beside(self, commit: str, prefix: str, manifest: Manifest) -> None:
+        names = digests_of(manifest.facts)
+        blobs = {name: self._blob(commit, prefix + name) for name in names}
+        found = {name: sha256_hex(blob[1]) for name, blob in blobs.items() if blob is not None}
+        for wrong in differing(manifest, found):
+            self._problem(f"{commit[:10]}:{prefix}{MANIFEST}", f"its file {wrong}")
 
     def _check_pointer(
         self, commit: str, prefix: str, manifest: Manifest, blob: tuple[str, bytes] | None

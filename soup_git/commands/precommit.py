@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from soup_git.core.adapter import parse_adapter_config
+from soup_git.core.beside import NAMES
 from soup_git.core.lock import LOCK, parse_lock
 from soup_git.core.manifest import CONFIG, MANIFEST, WEIGHTS, agrees, parse_manifest
 from soup_git.core.trainconfig import CONFIG_FILE
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 # Each of them says something about the same weights: one that changes alone is a mistake.
-_OF_ADAPTER = {MANIFEST, CONFIG, f"{WEIGHTS}.dvc"}
+_OF_ADAPTER = {MANIFEST, CONFIG, f"{WEIGHTS}.dvc", *NAMES}
 
 
 def check_staged() -> int:
@@ -92,6 +93,8 @@ def _how_to_agree(workspace: Workspace, pins: Sequence[PinCheck]) -> str:
 
 
 def _check_adapter(workspace: Workspace, path: str) -> None:
+    from soup_git.storage.beside import refuse_other_files
+
     snapshot = workspace.staged
     folder = path.rpartition("/")[0] or "."
     manifest = snapshot.manifest(folder)
@@ -109,6 +112,7 @@ def _check_adapter(workspace: Workspace, path: str) -> None:
         )
     config = snapshot.require(path.removesuffix(MANIFEST) + CONFIG)
     check_manifest(path, snapshot.require(path), config)
+    refuse_other_files(workspace, snapshot, folder, manifest)
 
 
 def _was_there(workspace: Workspace, path: str) -> bool:

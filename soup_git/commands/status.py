@@ -14,12 +14,13 @@ from soup_git.commands.lock import Overrides, PinCheck, check_pins
 from soup_git.commands.precommit import check_manifest
 from soup_git.core.digests import sha256_hex
 from soup_git.core.lock import LOCK
-from soup_git.core.manifest import CONFIG, MANIFEST, WEIGHTS, parse_manifest_header
+from soup_git.core.manifest import CONFIG, MANIFEST, WEIGHTS, Manifest, parse_manifest_header
 from soup_git.core.text import printable
 from soup_git.core.trainconfig import CONFIG_FILE
 from soup_git.core.waysout import take_one_side
 from soup_git.errors import FatalError
 from soup_git.render.report import Table
+from soup_git.storage import beside
 from soup_git.storage.dvcobjects import output_target
 from soup_git.storage.environment import can_train
 from soup_git.storage.snapshot import inside_folder, is_dvc_lock, is_weights
@@ -164,7 +165,21 @@ def _adapter_state(workspace: Workspace, folder: str) -> AdapterState:
             # git moved the text and called no hook: a cherry-pick, a revert, a stash, an abort.
             how = f"another kept version: git soup checkout restores what the manifest names; {how}"
         return AdapterState(folder, "modified", how, merged)
-    return AdapterState(folder, "clean", note, merged)
+    return _beside_state(workspace, folder, header, note)
+
+
+def _beside_state(workspace: Workspace, folder: str, manifest: Manifest, note: str) -> AdapterState:
+    """What is left to say of an adapter of which weights and config are right: its other files."""
+    found = beside.digests(workspace, workspace.root / folder)
+    changed = beside.differing(manifest, found)
+    if changed:
+        how = (
+            f"{', '.join(changed)}: git soup add {folder} to track it, or git checkout -- {folder}"
+        )
+        return AdapterState(folder, "modified", how, manifest.is_merged)
+    fresh = beside.unnamed(manifest, found)
+    new = f"{', '.join(fresh)} not versioned yet: git soup add {folder}" if fresh else ""
+    return AdapterState(folder, "clean", "; ".join(filter(None, (note, new))), manifest.is_merged)
 
 
 def _in_conflict(workspace: Workspace) -> list[AdapterState]:

@@ -105,9 +105,11 @@ class Attachments:
         ) as error:  # fmt: skip
             # PEFT meets an untrusted config here, and answers with any of these.
             self._forget()
-            why = str(error).strip().splitlines()
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            # PyTorch's first line ends so, and says only that the reason follows.
+            why = " ".join(lines[:2] if lines and lines[0].endswith(":") else lines[:1])
             raise FatalError(
-                f"{candidate.name} does not fit its base: {why[0] if why else type(error).__name__}",
+                f"{candidate.name} does not fit its base: {why or type(error).__name__}",
                 hint=f"git soup show {candidate.name} names its base and modules",
             ) from error
         self._peft.eval()

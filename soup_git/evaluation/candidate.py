@@ -10,6 +10,7 @@ from typing import Any
 from soup_git.core.digests import sha256_hex
 from soup_git.core.tensornames import canonical
 from soup_git.errors import FatalError
+from soup_git.evaluation.ownfiles import OwnFiles, own_files
 from soup_git.storage.resolver import Adapter
 
 Tensors = Mapping[str, Any]
@@ -31,6 +32,8 @@ class Candidate:
     load: Callable[[], Tensors]
     digest: str | None = None
     scaling: Mapping[str, float] = field(default_factory=dict)
+    own: OwnFiles | None = None
+    """The tokenizer and chat template that it brings."""
 
     @property
     def base(self) -> str | None:
@@ -73,9 +76,12 @@ def of_adapter(adapter: Adapter) -> Candidate:
         return {canonical(name): value for name, value in load_file(weights).items()}
 
     config = sha256_hex(adapter.config_data)
+    own = own_files(adapter)
+    tokens = f"-{own.digest}" if own is not None else ""
     return Candidate(
         name=adapter.spec,
         config=json.loads(adapter.config_data),
         load=load,
-        digest=f"{adapter.manifest.weights_md5}-{config}",
+        digest=f"{adapter.manifest.weights_md5}-{config}{tokens}",
+        own=own,
     )

@@ -30,6 +30,7 @@ from soup_git.evaluation.attaching import Attachments
 from soup_git.evaluation.candidate import Candidate
 from soup_git.evaluation.lossrows import as_data
 from soup_git.evaluation.model import Decoding, Model, OnDone
+from soup_git.evaluation.ownfiles import differences
 from soup_git.evaluation.results import TaskResult
 from soup_git.evaluation.rows import EvalRow
 from soup_git.evaluation.scorecache import ScoreCache, implementation, versions
@@ -45,6 +46,7 @@ from soup_git.evaluation.scorers import (
     source_of,
 )
 from soup_git.evaluation.suite import Suite, Task
+from soup_git.render.report import say
 from soup_git.training import model as bases
 from soup_git.training import templates
 from soup_git.training.machine import quiet_bitsandbytes
@@ -94,7 +96,10 @@ class Runner:
     """Rows that the model was asked, the cached ones not counted."""
     _tools: tuple[Any, Any] | None = field(default=None, init=False)
     _template: str | None = field(default=None, init=False)
-    _tokens: dict[tuple[str, str | None], Any] = field(default_factory=dict, init=False)
+    _asked: Candidate | None = field(default=None, init=False)
+    _own: dict[tuple[str, str | None], tuple[Any, Any]] = field(default_factory=dict, init=False)
+    """Tokenizers and templates that adapters bring."""
+    _tokens: dict[tuple[str, str | None, str], Any] = field(default_factory=dict, init=False)
     """Tasks' rows as tokens: what every candidate is asked again."""
 
     def __post_init__(self) -> None:
@@ -155,9 +160,15 @@ class Runner:
         with self.using(candidate) as model:
             return [(-lp, n) for lp, n in model.logprobs(sequences)]
 
-    def encode(self, rows: Sequence[DataRow], *, only_answers: bool = True) -> list[Encoded]:
-        """Rows of a dataset as training reads them."""
-        tokenizer, template = self._tokenizer_and_template()
+    def encode(
+        self,
+        rows: Sequence[DataRow],
+        *,
+        only_answers: bool = True,
+        candidate: Candidate | None = None,
+    ) -> list[Encoded]:
+        """Rows of a dataset as the candidate's training read them."""
+        tokenizer, template = self._tools_of(candidate)
         return [
             encoded(
                 row, tokenizer, template, only_answers=only_answers and template is not None,
@@ -177,7 +188,7 @@ class Runner:
         if self.live is not None:
             yield self.live
             return
-        tokenizer, template = self._tokenizer_and_template()
+        tokenizer, template = self._tools_of(candidate)
         with self.attachments.use(candidate) as module:
             yield Model(
                 module, tokenizer, template, name=self.choice.base, batch_size=self.batch_size or 8
@@ -186,7 +197,7 @@ class Runner:
     @contextmanager
     def using_both(self, first: Candidate, second: Candidate) -> Iterator[tuple[Model, str, str]]:
         """The model with the first on it and the second beside it, and PEFT's names for them."""
-        tokenizer, template = self._tokenizer_and_template()
+        tokenizer, template = self._tools_of(first)
         with self.attachments.use_both(first, second) as (module, own, other):
             size = self.batch_size or 8
             model = Model(module, tokenizer, template, name=self.choice.base, batch_size=size)
@@ -231,6 +242,30 @@ class Runner:
             self._tools = tokenizer, template
         return self._tools
 
+    def _tools_of(self, candidate: Candidate | None) -> tuple[Any, Any]:
+        """The tokenizer and template that an adapter brings, else the base's.
+
+        A template that the suite names goes before the adapter's, the adapter's before soup.yaml's.
+        """
+        tokenizer, template = self._tokenizer_and_template()
+        own = candidate.own if candidate is not None else None
+        if candidate is None or own is None:
+            return tokenizer, template
+        key = own.digest, self._template
+        if key not in self._own:
+            mine = own.tokenizer(candidate.name, tokenizer)
+            found = differences(mine, tokenizer)
+            if self._template is None and mine.chat_template is not None:
+                template = named_template(None, self.root, mine)
+                template = template and replace(template, date=self.template_date)
+            self._own[key] = mine, template
+            if found:
+                say(
+                    f"note: {candidate.name} is asked with the tokenizer of its own folder:"
+                    f" {'; '.join(found)}"
+                )
+        return self._own[key]
+
     def use_template(self, wanted: str | None) -> None:
         """Take the chat template that a suite names; None is the base's own."""
         if wanted != self._template:
@@ -264,6 +299,7 @@ class Runner:
         return sha256_hex(path.read_bytes()) if path.is_file() else choice
 
     def _score(self, candidate: Candidate | None, task: Task) -> list[TaskResult]:
+        self._asked = candidate
         scorer = scorer_of(task.scoring)
         if scorer.reads == "harness":
             from soup_git.evaluation.harness import run_task
@@ -341,8 +377,9 @@ class Runner:
         return sequences, owners
 
     def _once(self, task: Task, make: Callable[[], Any]) -> Any:
-        """What `make` gives for this task, made once for all candidates."""
-        key = task.digest, self._template
+        """What `make` gives for this task, made once for all candidates of one tokenizer."""
+        own = self._asked.own if self._asked is not None else None
+        key = task.digest, self._template, own.digest if own is not None else ""
         if key not in self._tokens:
             self._tokens[key] = make()
         return self._tokens[key]

@@ -28,6 +28,7 @@ DECIDING = (
     "evaluation/judge",
     "evaluation/lossrows",
     "evaluation/model",
+    "evaluation/ownfiles",
     "evaluation/pyscorer",
     "evaluation/results",
     "evaluation/rows",

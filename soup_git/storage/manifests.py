@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 
-from soup_git.core.manifest import MANIFEST, Manifest, parse_manifest
+from soup_git.core.manifest import FILE, MANIFEST, Manifest, parse_manifest
 from soup_git.errors import FatalError
 from soup_git.storage.files import write_atomically
 from soup_git.storage.gitformats import heads_being_merged
@@ -64,9 +65,9 @@ class ManifestIndex:
         self._blobs = None
 
     def _by_digest(self, blobs: Sequence[str]) -> dict[str, Manifest]:
-        """Those that mean different adapters: a recipe is no difference."""
+        """Those that mean different weights: a recipe, or a file beside them, is no difference."""
         parsed = [_parsed(entry) for entry in self._git.blobs(blobs)]
-        return {m.digest(): m for m in parsed if m is not None}
+        return {_meaning(m): m for m in parsed if m is not None}
 
     @cached_property
     def _in_this_merge(self) -> set[str]:
@@ -126,6 +127,11 @@ class ManifestIndex:
         entries = [f"{blob} {md5}" for blob, md5 in sorted(known.items())]
         self._path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self._path, "\n".join([*sorted(tips), "", *entries, ""]).encode())
+
+
+def _meaning(manifest: Manifest) -> str:
+    header = tuple(pair for pair in manifest.header if pair[0] != FILE)
+    return replace(manifest, header=header).digest()
 
 
 def _parsed(entry: tuple[str, bytes] | None) -> Manifest | None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from soup_git.core.adapter import parse_adapter_config
+from soup_git.core.digests import sha256_hex
 from soup_git.core.manifest import CONFIG, MANIFEST, WEIGHTS, parse_manifest
 from soup_git.errors import FatalError
 from soup_git.storage.dvcprojects import is_project
@@ -33,6 +34,8 @@ class Materials:
     manifest: bytes
     weights_md5: str
     weights_size: int
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    """The files beside the weights that belong to the adapter."""
 
 
 def materials(adapter: Adapter) -> Materials:
@@ -44,6 +47,9 @@ def materials(adapter: Adapter) -> Materials:
         manifest=adapter.manifest.text().encode(),
         weights_md5=adapter.manifest.weights_md5,
         weights_size=adapter.manifest.weights_size,
+        files={name: adapter.read_file(name) for name in adapter.files}
+        if adapter.commit is not None and adapter.read_file is not None
+        else {},
     )
 
 
@@ -88,6 +94,8 @@ def brought(workspace: Workspace, needed: Materials) -> Adapter:
         config=parse_adapter_config(needed.config, f"{needed.name}/{CONFIG}"),
         manifest=parse_manifest(needed.manifest, f"{needed.name}/{MANIFEST}"),
         weights=workspace.local_weights(needed.weights_md5, needed.path),
+        files={name: sha256_hex(data) for name, data in needed.files.items()},
+        read_file=needed.files.__getitem__,
     )
 
 
@@ -108,6 +116,8 @@ def laid_out(workspace: Workspace, needed: Materials, parent: Path) -> Iterator[
     try:
         (folder / CONFIG).write_bytes(needed.config)
         (folder / MANIFEST).write_bytes(needed.manifest)
+        for name, data in needed.files.items():
+            (folder / name).write_bytes(data)
         if workspace.dvc.has(needed.weights_md5):
             workspace.dvc.restore_file(needed.weights_md5, folder / WEIGHTS)
         else:

@@ -6,8 +6,8 @@ No command knows where an adapter came from: a folder, a revision, or a training
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from soup_git.core.manifest import (
 from soup_git.core.spec import FolderSpec, Reading, RevisionSpec, RunSpec, readings
 from soup_git.core.tensornames import refuse_unloadable
 from soup_git.errors import FatalError
+from soup_git.storage import beside
 from soup_git.storage.filenames import typed
 from soup_git.storage.files import bytes_of, inside
 from soup_git.storage.oddfolders import PICKLES, no_config, no_weights, pickled
@@ -47,6 +48,10 @@ class Adapter:
     manifest: Manifest
     weights: Path | None
     """A local file with the bytes; None when neither work tree nor cache has them."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Name -> SHA-256 of the files beside the weights that belong to it (`core.beside`)."""
+    read_file: Callable[[str], bytes] | None = None
+    """The bytes of one of `files`; set where there are any."""
 
 
 def resolve(workspace: Workspace, spec: str, path: str | None = None) -> Adapter:
@@ -186,6 +191,8 @@ def _adapter_at(workspace: Workspace, spec: str, commit: str, path: str | None) 
         config=snapshot.config(folder),
         manifest=manifest,
         weights=workspace.local_weights(manifest.weights_md5, folder),
+        files=beside.digests_in(workspace, snapshot, folder),
+        read_file=lambda name: snapshot.require(inside_folder(folder, name)),
     )
 
 
@@ -201,9 +208,9 @@ def adapter_in_folder(workspace: Workspace, folder: Path, spec: str | None = Non
     if not weights.is_file():
         if before is None or pickled(folder):
             raise no_weights(folder, shown)
-        return _described(shown, folder, data, config, before, None)
+        return _described(workspace, shown, folder, data, config, before, None)
     if before is not None and workspace.weights_match(before, weights) is None:
-        return _described(shown, folder, data, config, before, weights)
+        return _described(workspace, shown, folder, data, config, before, weights)
     found = workspace.fingerprint(weights, f"{shown}/{WEIGHTS}")
     refuse_unloadable(found.tensors, f"{shown}/{WEIGHTS}", typed(weights))
     manifest = make_manifest(
@@ -213,10 +220,11 @@ def adapter_in_folder(workspace: Workspace, folder: Path, spec: str | None = Non
         weights_size=found.size,
         where=f"{shown}/{CONFIG}",
     )
-    return _described(shown, folder, data, config, manifest, weights)
+    return _described(workspace, shown, folder, data, config, manifest, weights)
 
 
 def _described(
+    workspace: Workspace,
     spec: str,
     folder: Path,
     data: bytes,
@@ -224,7 +232,10 @@ def _described(
     manifest: Manifest,
     weights: Path | None,
 ) -> Adapter:
-    return Adapter(spec, f"folder {spec}", str(folder), None, data, config, manifest, weights)
+    return Adapter(
+        spec, f"folder {spec}", str(folder), None, data, config, manifest, weights,
+        beside.digests(workspace, folder), lambda name: (folder / name).read_bytes(),
+    )  # fmt: skip
 
 
 def _checkpoint(workspace: Workspace, run: str, step: int | None) -> str:
