@@ -22,7 +22,7 @@ class DvcConfig:
 
     @cached_property
     def _merged(self) -> configparser.ConfigParser:
-        config = _read(_nothing(), _of_user(), self._folder / "config")
+        config = _read(_nothing(), *_of_machine(), self._folder / "config")
         # What a person set for this repository on this machine holds in each work tree of it.
         config.read_dict(self._locals_of_main())
         return _read(config, self._folder / "config.local")
@@ -32,19 +32,15 @@ class DvcConfig:
         if self._main is None:
             return {}
         config = _read(_nothing(), self._main / ".dvc" / "config.local")
-        found = {}
-        for name in config.sections():
-            values = {key: value for key, value in config[name].items() if value is not None}
-            key = "dir" if name == "cache" else "url"
-            if values.get(key) and "://" not in values[key]:
-                values[key] = os.path.normpath(self._main / ".dvc" / values[key])
-            found[name] = values
-        return found
+        return {
+            name: {key: value for key, value in config[name].items() if value is not None}
+            for name in config.sections()
+        }
 
     @cached_property
     def names_cache(self) -> bool:
         """Whether DVC itself finds a `cache.dir` in this work tree."""
-        files = _of_user(), self._folder / "config", self._folder / "config.local"
+        files = *_of_machine(), self._folder / "config", self._folder / "config.local"
         own = _read(_nothing(), *files)
         return own.get("cache", "dir", fallback=None) is not None
 
@@ -66,10 +62,12 @@ class DvcConfig:
     def cache_dir(self) -> Path | None:
         """Where the cache is configured to be."""
         configured = self._merged.get("cache", "dir", fallback=None)
-        if not configured:
-            return None
-        # DVC reads a relative path from the folder of the file that holds it.
-        return Path(os.path.normpath(self._folder / configured))
+        return Path(configured) if configured else None
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether the cache is a group's (`cache.shared group`)."""
+        return self._merged.get("cache", "shared", fallback=None) == "group"
 
     @property
     def cache_types(self) -> list[str]:
@@ -94,10 +92,8 @@ class DvcConfig:
             if name is None:
                 continue
             values = self.section(section)
-            url = (values.get("url") or "").removeprefix("file://")
-            if url and "://" not in url:
-                # DVC reads a relative path from the folder of the file that holds it.
-                values["url"] = os.path.normpath(self._folder / Path(url).expanduser())
+            if values.get("url", "").startswith("file:///"):
+                values["url"] = os.path.normpath(values["url"].removeprefix("file://"))
             found[name[1]] = values
         return found
 
@@ -111,8 +107,13 @@ class DvcConfig:
         return found
 
 
-def _of_user() -> Path:
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "dvc" / "config"
+def _of_machine() -> tuple[Path, Path]:
+    """The settings of the machine and of its user, where DVC looks for them."""
+    places = os.environ.get("XDG_CONFIG_DIRS") or "/etc/xdg"
+    own = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    system = os.environ.get("DVC_SYSTEM_CONFIG_DIR") or Path(places.split(os.pathsep)[0], "dvc")
+    user = os.environ.get("DVC_GLOBAL_CONFIG_DIR") or Path(own, "dvc")
+    return Path(system, "config"), Path(user, "config")
 
 
 def _nothing() -> configparser.ConfigParser:
@@ -122,11 +123,19 @@ def _nothing() -> configparser.ConfigParser:
 def _read(config: configparser.ConfigParser, *paths: Path) -> configparser.ConfigParser:
     """`config` with the settings of some files, a later one's in the place of an earlier one's."""
     for path in paths:
+        one = _nothing()
         try:
-            config.read(path, "utf-8")
+            one.read(path, "utf-8")
         except (configparser.Error, UnicodeDecodeError) as error:
             raise FatalError(
                 f"{path} is not a DVC configuration: {' '.join(str(error).split())}",
                 hint=f"git log -p -- {path}",
             ) from None
+        for name in one.sections():
+            # DVC reads a relative path from the folder of the file that holds it.
+            key = "dir" if name == "cache" else "url"
+            value = one[name].get(key)
+            if value and "://" not in value:
+                one[name][key] = os.path.normpath(path.parent / Path(value).expanduser())
+        config.read_dict({name: dict(one[name]) for name in one.sections()})
     return config

@@ -23,7 +23,7 @@ from pathlib import Path
 from soup_git.core.digests import sha256_hex
 from soup_git.errors import FatalError
 from soup_git.storage.dvcobjects import address
-from soup_git.storage.dvcrepo import DvcRepo
+from soup_git.storage.dvcrepo import DvcRepo, protect
 from soup_git.storage.facts import Facts
 from soup_git.storage.files import beside, copy_bytes
 
@@ -150,8 +150,10 @@ class DvcRemote:
             if md5.endswith(".dir"):
                 self._copy(self._dvc.folder_files(md5, source(md5)).values(), source, target)
             if not target(md5).is_file():
+                self._dvc.make_folder(target(md5).parent)
                 with beside(target(md5), mode=0o444) as copy:
                     copy_bytes(source(md5), copy)
+                protect(target(md5))
 
     @contextlib.contextmanager
     def _scratch(self, md5s: Collection[str], *, links: bool) -> Iterator[Path]:

@@ -161,11 +161,14 @@ class DvcRepo:
         with something of its caller's; without it the md5 is computed here.
         """
         place = self.kept_dir if keep else self.cache_dir
+        self.make_folder(place / "files" / "md5")
         with temporary_in(place / "files" / "md5") as copy:
             copy_bytes(source, copy)
             md5, found = inspect(copy) if inspect else (md5_of_file(copy), None)
             if not self._holds(md5, copy.stat().st_size):
+                self.make_folder(address(place, md5).parent)
                 move_into_place(copy, address(place, md5), mode=0o444)
+                protect(address(place, md5))
         return md5, found
 
     def _holds(self, md5: str, size: int) -> bool:
@@ -180,8 +183,18 @@ class DvcRepo:
     def store_bytes(self, data: bytes, md5: str) -> None:
         path = self._own_path(md5)
         if not path.is_file() or path.read_bytes() != data:
+            self.make_folder(path.parent)
             write_atomically(path, data, mode=0o444)
+            protect(path)
         _freshen(path)
+
+    def make_folder(self, folder: Path) -> None:
+        """Make a folder of the cache with the modes that DVC gives it: a shared one is a group's."""
+        missing = [place for place in (folder, *folder.parents) if not place.exists()]
+        for place in reversed(missing):
+            place.mkdir(exist_ok=True)
+            if self.config.is_shared and folder.is_relative_to(self.cache_dir):
+                place.chmod(0o2775)
 
     def adopt(self, md5: str) -> None:
         """Have an object of another project's in this cache, too: DVC looks nowhere else."""
@@ -396,6 +409,13 @@ def is_dvc(pid: int) -> bool:
         return any("dvc" in word for word in psutil.Process(pid).cmdline())
     except psutil.Error:
         return False
+
+
+def protect(path: Path) -> None:
+    """Make an object readable by all and writable by none, whatever the umask, as DVC does."""
+    # Of somebody else's object in a shared cache the mode is theirs.
+    with contextlib.suppress(OSError):
+        path.chmod(0o444)
 
 
 def _freshen(path: Path) -> None:

@@ -2,9 +2,9 @@
 
 They live in a linked work tree under git's own folder. Queueing writes the config into the
 work tree, stashes it and resets the files: the user's own files are not the place for that.
-And DVC copies `.git/config` into each experiment with a parser that refuses a key given
-twice, which every repository with two fetch refspecs has; in a linked work tree there is
-no such file to copy. Refs are shared, so `dvc exp show` finds the results anywhere.
+And where `.git/config` has a key twice (a user's own second refspec), DVC's copy of it fails;
+in a linked work tree there is no such file to copy. Refs are shared, so `dvc exp show` finds
+the results anywhere.
 """
 
 from __future__ import annotations

@@ -2,13 +2,19 @@
 
 Lists (refspecs, notes refs) get our value beside the user's own. `remote.*.push` is never
 set: with it, a plain `git push` would stop pushing the branch.
+
+Most of it is in a file of ours that `.git/config` includes: DVC copies `.git/config` into each
+experiment that runs apart (`dvc exp run --temp`, its queue) with a parser that refuses a key
+that is there twice.
 """
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from soup_git.storage.gitrepo import GitRepo
@@ -21,6 +27,17 @@ class Setting:
     """`@REMOTE@` stands for a remote's name."""
     how: Literal["beside", "unless set", "ours"] = "beside"
     """Beside the user's own values; only where there is none; or alone, a key that is ours."""
+
+    @property
+    def name(self) -> str:
+        """The key as git folds it: section and name in lower case, what is between them as it is."""
+        section, _, rest = self.key.partition(".")
+        middle, dot, name = rest.rpartition(".")
+        return f"{section.lower()}.{middle}{dot}{name.lower()}"
+
+
+INCLUDED = "soup/gitconfig"
+"""Our file, in git's common folder; as `.git/config` names it, and so for a copy of it too."""
 
 
 # With its path: a client with a window has no environment's programs on its PATH.
@@ -53,34 +70,88 @@ SETTINGS = (
 
 PER_REMOTE = (
     # Into a namespace of their own: a fetch must never move local refs. The `*` after
-    # `soup` keeps a remote without such notes from failing the fetch.
-    Setting("remote.@REMOTE@.fetch", "+refs/soup/*:refs/soup-remotes/@REMOTE@/*"),
-    Setting("remote.@REMOTE@.fetch", "+refs/notes/soup*:refs/notes/@REMOTE@/soup*"),
+    # `soup` keeps a remote without such notes from failing the fetch. In `.git/config`, so that
+    # `git remote remove` and `rename` take them along, and spelled apart: git reads one key.
+    Setting("remote.@REMOTE@.Fetch", "+refs/soup/*:refs/soup-remotes/@REMOTE@/*"),
+    Setting("remote.@REMOTE@.FETCH", "+refs/notes/soup*:refs/notes/@REMOTE@/soup*"),
 )
+_INCLUDE = Setting("include.path", INCLUDED)
 
 
 def missing_settings(git: GitRepo) -> list[Setting]:
-    """What this clone's own configuration lacks, for it and for each of its remotes."""
-    wanted = list(SETTINGS)
+    """What this clone's configuration lacks, or has where DVC's parser could not read it.
+
+    In the order in which it is put right: a kill in between leaves every answer of git's.
+    """
+    own, ours = _values(git, "--local"), _values(git, "--file", str(_file(git)))
+    found = [] if INCLUDED in own.get(_INCLUDE.name, []) else [_INCLUDE]
+    found += [s for s in SETTINGS if _is_missing(s, own.get(s.name, []), ours.get(s.name, []))]
+    lines = _lines(git)
     for remote in git.remotes():
-        wanted += [
-            Setting(
-                s.key.replace("@REMOTE@", remote), s.value.replace("@REMOTE@", remote), s.how
-            )
+        wanted = [
+            Setting(s.key.replace("@REMOTE@", remote), s.value.replace("@REMOTE@", remote))
             for s in PER_REMOTE
         ]  # fmt: skip
-    known = {key: git.config_values(key, "--local") for key in {s.key for s in wanted}}
-    return [setting for setting in wanted if _is_missing(setting, known[setting.key])]
+        found += [s for s in wanted if f"{s.key.rpartition('.')[2]} = {s.value}" not in lines]
+    return found
 
 
-def _is_missing(setting: Setting, values: list[str]) -> bool:
+def _is_missing(setting: Setting, own: list[str], ours: list[str]) -> bool:
+    """`own` is what `.git/config` itself says, `ours` the included file."""
+    if setting.how == "unless set":
+        return not own and not ours
     if setting.how == "ours":
-        return values != [setting.value]
-    return setting.value not in values and not (values and setting.how == "unless set")
+        return ours != [setting.value] or bool(own)
+    return setting.value not in ours or setting.value in own
 
 
 def apply_setting(git: GitRepo, setting: Setting) -> None:
-    if setting.how == "ours":
-        git.set_config(setting.key, setting.value)
-    else:
+    """Have one of the missing settings; an older version's line for it leaves `.git/config`."""
+    if setting.key.startswith("remote."):
+        _forget(git, setting)
         git.add_config(setting.key, setting.value)
+        return
+    if setting is _INCLUDE:
+        is_taken = bool(git.config_values("include.path", "--local"))
+        git.add_config("include.Path" if is_taken else "include.path", INCLUDED)
+        return
+    file = _file(git)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if setting.how == "ours":
+        git.run_with_patience(
+            "config", "--file", str(file), "--replace-all", setting.key, setting.value
+        )
+    elif setting.value not in git.config_values(setting.key, "--file", str(file)):
+        git.run_with_patience("config", "--file", str(file), "--add", setting.key, setting.value)
+    _forget(git, setting)
+
+
+def _forget(git: GitRepo, setting: Setting) -> None:
+    """Take a setting's value, or all values of a key that is ours, out of `.git/config` itself."""
+    own = git.config_values(setting.key, "--local")
+    if setting.how == "ours" and own:
+        git.run_with_patience("config", "--local", "--unset-all", setting.key)
+    elif setting.value in own:
+        git.run_with_patience(
+            "config", "--local", "--fixed-value", "--unset-all", setting.key, setting.value
+        )
+
+
+def _file(git: GitRepo) -> Path:
+    return git.common_dir / INCLUDED
+
+
+def _lines(git: GitRepo) -> set[str]:
+    """The lines of `.git/config` as they are spelled there."""
+    text = (git.common_dir / "config").read_text("utf-8", "surrogateescape")
+    return {line.strip().replace('"', "") for line in text.splitlines()}
+
+
+def _values(git: GitRepo, *scope: str) -> dict[str, list[str]]:
+    """Key, as git folds its case -> values, of one file alone."""
+    found: dict[str, list[str]] = {}
+    done = git.run("config", *scope, "--list", "-z", check=False)
+    for item in os.fsdecode(done.stdout).split("\0")[:-1]:
+        key, _, value = item.partition("\n")
+        found.setdefault(key, []).append(value)
+    return found

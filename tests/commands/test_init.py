@@ -179,6 +179,67 @@ def test_remotes_are_fetched_into_their_own_namespace(new, soup, git):
     assert soup("init", "--check", cwd=clone, check=False).returncode == 1
 
 
+def test_no_key_is_there_twice_as_it_is_spelled_and_git_reads_one(new, soup, git):
+    git("remote", "add", "origin", "..")
+    git("config", "include.path", "own")
+    soup("init")
+    lines = [line.strip() for line in Path(".git/config").read_text().splitlines()]
+    sections, keys = [line for line in lines if line.startswith("[")], set()
+    assert len(sections) == len(set(sections))
+    section = ""
+    for line in lines:
+        section = line if line.startswith("[") else section
+        key = section, line.partition(" = ")[0]
+        assert key not in keys
+        keys.add(key)
+    assert git("config", "--get-all", "remote.origin.fetch").stdout.split("\n")[:3] == [
+        "+refs/heads/*:refs/remotes/origin/*",
+        "+refs/soup/*:refs/soup-remotes/origin/*",
+        "+refs/notes/soup*:refs/notes/origin/soup*",
+    ]
+    git("remote", "remove", "origin")
+    assert git("remote").stdout == ""
+
+
+def test_settings_of_an_older_version_are_moved_and_answers_stay(new, soup, git):
+    git("remote", "add", "origin", "..")
+    soup("init")
+    settings = git("config", "--list", "--local", "--includes", "-z").stdout.split("\0")
+    # As it was before: all in .git/config itself, keys repeated.
+    git("config", "--unset-all", "include.path")
+    git("config", "--unset-all", "remote.origin.fetch", "soup")
+    Path(".git/soup/gitconfig").unlink()
+    for item in settings[:-1]:
+        key, _, value = item.partition("\n")
+        is_ours = key.startswith(("diff.soup", "merge.soup", "notes.", "log.")) or "soup" in value
+        if is_ours and key != "include.path":
+            git("config", "--add", key, value)
+    git("config", "--add", "core.logAllRefUpdates", "always")
+    git("config", "--add", "log.excludeDecoration", "refs/mine/*")
+    before = answers(git)
+    done = soup("init", "--check", check=False)
+    assert done.returncode == 1
+    assert "include.path=soup/gitconfig" in done.stdout
+    soup("init")
+    assert soup("init", "--check").returncode == 0
+    assert answers(git) == before
+    text = Path(".git/config").read_text()
+    assert text.count("fetch = ") == 1
+    assert "merge_driver" not in text
+    assert "refs/mine/*" in text
+
+
+def answers(git) -> dict[str, list[str]]:
+    """What git says of each key that has to do with us, whatever file it is in."""
+    keys = git("config", "--list", "--name-only").stdout.split()
+    wanted = {
+        k for k in keys if k.startswith(("core.", "diff.", "merge.", "notes.", "log.", "remote."))
+    }
+    found = {key: git("config", "--get-all", key).stdout.splitlines() for key in wanted}
+    found["core.logallrefupdates"] = found["core.logallrefupdates"][-1:]
+    return {key: sorted(values) for key, values in found.items()}
+
+
 # -- hooks of others ----------------------------------------------------------------------------
 
 

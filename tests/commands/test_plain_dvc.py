@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -457,3 +458,66 @@ def test_hints_fit_where_one_stands(monorepo, soup, dvc, sh, make_adapter, monke
 
 def test_a_template_belongs_to_the_top(monorepo, soup, refused):
     refused(soup("init", "--template", "chat", cwd=Path("ml/x"), check=False), 128, "git init")
+
+
+# -- experiments ------------------------------------------------------------------------------
+
+
+def test_experiments_run_apart_where_init_has_run(repo, soup, git, dvc, make_adapter, tmp_path):
+    """DVC copies .git/config with a parser that refuses repeated keys."""
+    git("remote", "add", "origin", "..")
+    git("config", "include.path", "own")
+    soup("init")
+    make_adapter(tmp_path / "made", seed=1)
+    make_adapter("a", seed=1)
+    Path("a", WEIGHTS).unlink()
+    pipeline(ONE.replace("made/", f"{tmp_path}/made/").replace("[made]", "[more]"))
+    Path("more").write_text("an input\n")
+    git("add", "--all")
+    git("commit", "-qm", "one")
+    dvc("exp", "run", "--temp", "-q", "--name", "apart")
+    assert git("rev-parse", "--verify", "-q", "refs/exps/" + exps(git)).returncode == 0
+
+
+def exps(git: Run) -> str:
+    refs = git("for-each-ref", "--format=%(refname)", "refs/exps").stdout.split()
+    return next(ref for ref in refs if ref.endswith("/apart")).removeprefix("refs/exps/")
+
+
+# -- caches -----------------------------------------------------------------------------------
+
+
+def modes(cache: Path) -> dict[str, str]:
+    return {
+        "folder" if path.is_dir() else "file": f"{path.stat().st_mode & 0o7777:o}"
+        for path in sorted(cache.rglob("*"))
+    }
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_modes_in_a_cache_are_those_that_dvc_sets(shared, repo, soup, dvc, sh, make_adapter):
+    """Whatever the umask: in a group's cache others must be able to read, and to add."""
+    if shared:
+        dvc("config", "cache.shared", "group")
+    make_adapter("a", seed=1)
+    sh(f"umask 077; dvc config --local cache.dir {repo.parent}/theirs; dvc add -q a/{WEIGHTS}")
+    theirs = modes(repo.parent / "theirs")
+    dvc("config", "--local", "cache.dir", repo.parent / "ours")
+    # In a process of its own: a warm one keeps the umask that it was started with.
+    sh(f"umask 077; {shlex.quote(sys.executable)} -m soup_git add a")
+    ours = modes(repo.parent / "ours")
+    assert ours["file"] == theirs["file"] == "444"
+    assert ours["folder"] == (theirs["folder"] if shared else "700")
+
+
+@pytest.mark.parametrize("level", ["--system", "--global", "--project", "--local"])
+def test_a_cache_is_where_dvc_finds_it(level, repo, soup, dvc, make_adapter, tmp_path, monkeypatch):
+    for name in ("SYSTEM", "GLOBAL"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setenv(f"DVC_{name}_CONFIG_DIR", str(tmp_path / name))
+    dvc("cache", "dir", level, "../else where")
+    make_adapter("a", seed=1)
+    soup("add", "a")
+    md5 = md5_named(f"a/{WEIGHTS}.dvc")
+    assert (repo.parent / "else where" / "files" / "md5" / md5[:2] / md5[2:]).is_file()
+    assert is_clean(dvc)
