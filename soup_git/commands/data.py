@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from soup_git.core.trainconfig import CONFIG_FILE
 from soup_git.errors import FatalError
-from soup_git.render.report import Table
+from soup_git.render.report import Table, say
 from soup_git.storage.workspace import Workspace
 
 
@@ -105,6 +105,8 @@ def tokens(workspace: Workspace, number: int) -> TokensReport:
 
     config = load_config(workspace.root / CONFIG_FILE)
     found = view(config, workspace_root=workspace.root, row=number)
+    for note in found.notes:
+        say(note)
     return TokensReport(
         place=found.place,
         format=found.format,

@@ -12,7 +12,7 @@ from soup_git.core.text import printable
 from soup_git.data import formats
 from soup_git.data.formats import Dataset
 from soup_git.data.rows import BadRowError, DataRow, Problems
-from soup_git.training import architecture, model, templates
+from soup_git.training import architecture, model, templates, turnends
 from soup_git.training.model import Base
 from soup_git.training.prepared import Prepared, Reading, prepare
 from soup_git.training.schema import DataBlock, SoupConfig
@@ -64,10 +64,14 @@ class Material:
                 f"earlier turns whose thinking the chat template leaves out, not to be learnt: "
                 f"{earlier}"
             )
+        texts = self.train_set.texts
+        ends = [text.end for text in texts if text.end]
+        notes += turnends.notes(ends, sum(text.joined for text in texts))
         if cut := self.train_set.truncated + self.eval_set.truncated:
             asked = self.config.given("data.max_length") or data.max_length == _LONGEST
             why = "data.max_length" if asked else f"{self.config.base} has no positions for more"
-            notes.append(f"{cut} rows cut at {data.max_length} tokens ({why})")
+            lost = ", their ends too" if "cut" in ends else ""
+            notes.append(f"{cut} rows cut at {data.max_length} tokens{lost} ({why})")
         # Rows that are not cut at data.max_length are split there.
         longest = min(data.max_length, max(len(t.ids) for t in self.train_set.texts))
         if self.trained_positions is not None and longest > self.trained_positions:
@@ -99,6 +103,9 @@ def read(config: SoupConfig, root: Path) -> Material:
     reading = Reading(tokenizer, template, config, root)
     train_set, eval_set = (prepare(rows, task, reading) for rows in (train_rows, held_out))
     _check_left(train_set, eval_set, config)
+    if HEADS[task.head].task_type == "CAUSAL_LM":
+        ends = [text.end for text in train_set.texts]
+        turnends.refuse_none(ends, reading.turn_ends, template, config)
     trained = architecture.trained_positions(described)
     return Material(config, base, dataset, reading, train_set, eval_set, inputs, trained)
 

@@ -15,11 +15,12 @@ from soup_git.core.text import printable
 from soup_git.data import formats
 from soup_git.data.rows import DataRow
 from soup_git.errors import FatalError
-from soup_git.training import architecture, model, templates
+from soup_git.training import architecture, model, templates, turnends
 from soup_git.training.leftout import LeftOut
 from soup_git.training.schema import SoupConfig
 from soup_git.training.tasks import Task, load
 from soup_git.training.templates import Template
+from soup_git.training.turnends import End, TurnEnds
 
 MASKED = -100  # the label that torch's cross entropy ignores
 
@@ -30,6 +31,10 @@ class Encoded:
 
     ids: list[int]
     in_loss: list[bool]
+    joined: bool = False
+    """Is the end of the prompt one token with the beginning of the answer?"""
+    end: End = ""
+    """How what is learnt ends, where it is the turn of a conversation."""
 
     @property
     def labels(self) -> list[int]:
@@ -41,7 +46,12 @@ class Encoded:
         return sum(self.in_loss[1:])
 
     def cut(self, length: int) -> Encoded:
-        return Encoded(self.ids[:length], self.in_loss[:length])
+        return replace(
+            self,
+            ids=self.ids[:length],
+            in_loss=self.in_loss[:length],
+            end="cut" if self.end == "token" and len(self.ids) > length else self.end,
+        )
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,8 @@ class Reading:
     """The workspace."""
     left_out: LeftOut = field(default_factory=LeftOut)
     """What the template leaves out of the rows that were read with this."""
+    turn_ends: TurnEnds = field(default_factory=TurnEnds)
+    """What ends a turn, by tokenizer and template."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +151,8 @@ class TokenView:
     template: str
     tokens: tuple[Token, ...]
     cut: int
+    notes: tuple[str, ...] = ()
+    """What a person should know of how the row's learnt part begins and ends."""
 
 
 def view(config: SoupConfig, *, workspace_root: Path, row: int = 1) -> TokenView:
@@ -164,7 +178,7 @@ def view(config: SoupConfig, *, workspace_root: Path, row: int = 1) -> TokenView
     example: Example = load(task.encode)(
         chosen, Reading(tokenizer, template, config, workspace_root)
     )
-    longest = config.data.max_length
+    longest, parts = config.data.max_length, example.parts.values()
     return TokenView(
         place=chosen.place,
         format=dataset.format.name,
@@ -174,5 +188,6 @@ def view(config: SoupConfig, *, workspace_root: Path, row: int = 1) -> TokenView
             for name, part in example.parts.items()
             for i, learnt in zip(part.ids[:longest], part.in_loss, strict=False)
         ),
-        cut=sum(max(len(part.ids) - longest, 0) for part in example.parts.values()),
+        cut=sum(max(len(part.ids) - longest, 0) for part in parts),
+        notes=tuple(turnends.notes([p.end for p in parts if p.end], sum(p.joined for p in parts))),
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from soup_git.data.rows import DataRow, Row
@@ -31,8 +32,9 @@ def example(row: DataRow, reading: Reading) -> Example:
             hint="training.assistant_only_loss: false learns whole rows; "
             "git soup data show --tokens shows what is in the loss",
         )
-    _refuse_silence(row, _turns(row.values), reading)
-    return Example({"": sequence})
+    turns = _turns(row.values)
+    _refuse_silence(row, turns, reading)
+    return Example({"": _as_turns(sequence, row, turns, reading)})
 
 
 def columns(examples: Sequence[Example], _reading: Reading) -> dict[str, list[Any]]:
@@ -57,14 +59,14 @@ def encoded(
     """One row's tokens; with `only_answers` only what the assistant says is in the loss."""
     values = row.values
     if "text" in values:
-        ids = tokenizer(text=ended_text(values["text"], tokenizer))["input_ids"]
+        ids = ended_ids(values["text"], tokenizer)
         return Encoded(ids, [True] * len(ids))
     if isinstance(values.get("prompt"), str):
-        prompt = tokenizer(text=values["prompt"])["input_ids"]
-        whole = ended_text(values["prompt"] + values["completion"], tokenizer)
-        ids = tokenizer(text=whole)["input_ids"]
-        start = common_prefix(prompt, ids) if only_answers else 0
-        return Encoded(ids, [i >= start for i in range(len(ids))])
+        prompt = open_ids(values["prompt"], tokenizer)
+        ids = ended_ids(values["prompt"] + values["completion"], tokenizer)
+        start = common_prefix(prompt, ids)
+        in_loss = [i >= start or not only_answers for i in range(len(ids))]
+        return Encoded(ids, in_loss, joined=start < len(prompt))
     return _conversation(row, tokenizer, template, only_answers=only_answers, base=base)
 
 
@@ -88,10 +90,41 @@ def _conversation(
     return Encoded(ids, in_loss)
 
 
+def _as_turns(part: Encoded, row: DataRow, turns: list[Row], reading: Reading) -> Encoded:
+    """The tokens of a conversation, with how what is learnt of it ends, and whether its last
+    answer's first token holds the space that the prompt ends in."""
+    template, ends = reading.template, reading.turn_ends
+    if not turns or template is None:
+        return part
+    ends.ask(reading.tokenizer, lambda t, prompt: _tried(t, None, reading, template, prompt))
+    joined = False
+    if ends.spaced and turns[-1]["role"] == "assistant":
+        render = Renderer(reading.tokenizer, template, row.values.get("tools"))
+        before = render.text(turns[:-1], prompt=True)
+        alone, _ = render.offsets(before)
+        joined = render.text(turns).startswith(before) and common_prefix(alone, part.ids) < len(
+            alone
+        )
+    learnt = [i for i, wanted in zip(part.ids, part.in_loss, strict=True) if wanted]
+    return replace(part, end=ends.of(learnt, turns, reading.tokenizer), joined=joined)
+
+
+def _tried(
+    turns: list[Row], tools: list[Row] | None, reading: Reading, template: Template, prompt: bool
+) -> str | None:
+    """What the template makes of turns that nobody wrote, if it takes them."""
+    from jinja2 import TemplateError
+
+    try:
+        return Renderer(reading.tokenizer, template, tools).text(turns, prompt=prompt)
+    except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError):
+        return None
+
+
 def prompted(row: DataRow, prompt: Any, reading: Reading) -> tuple[str, list[int]]:
     """A prompt, text or turns, as text and as tokens, up to where the model is to speak."""
     if isinstance(prompt, str):
-        return prompt, list(reading.tokenizer(text=prompt)["input_ids"])
+        return prompt, open_ids(prompt, reading.tokenizer)
     template = _needed(reading.template, reading.config.base)
     render = Renderer(reading.tokenizer, template, row.values.get("tools"))
     with _rendering(row, template):
@@ -107,21 +140,25 @@ def answered(row: DataRow, prompt: Any, answer: Any, reading: Reading) -> Encode
     """
     tokenizer, base = ended(reading.tokenizer, reading.config.base), reading.config.base
     if isinstance(prompt, str):
-        before = tokenizer(text=prompt)["input_ids"]
-        ids = tokenizer(text=ended_text(prompt + answer, tokenizer))["input_ids"]
+        before = open_ids(prompt, tokenizer)
+        ids = ended_ids(prompt + answer, tokenizer)
+        turns = []
     else:
         template = _needed(reading.template, base)
         render = Renderer(tokenizer, template, row.values.get("tools"))
         with _rendering(row, template):
             before, ids = render.ids(prompt, prompt=True), render.ids(prompt + answer)
-        _refuse_silence(row, prompt + answer, reading)
+        turns = prompt + answer
+        _refuse_silence(row, turns, reading)
     start = common_prefix(before, ids)
     if start == len(ids):
         raise FatalError(
             f"{row.place}: the answer has no tokens of its own",
             hint="git soup data show --tokens shows what the chat template makes of a row",
         )
-    return Encoded(ids, [i >= start for i in range(len(ids))])
+    joined = not turns and start < len(before)
+    part = Encoded(ids, [i >= start for i in range(len(ids))], joined)
+    return _as_turns(part, row, turns, reading)
 
 
 def _turns(values: Row) -> list[Row]:
@@ -134,17 +171,12 @@ def _refuse_silence(
     row: DataRow, turns: list[Row], reading: Reading, *, prompt: bool = False
 ) -> None:
     """Refuse a conversation of which the template leaves something out; after it has rendered."""
-    from jinja2 import TemplateError
-
     template = reading.template
     if not turns or template is None:
         return
 
     def render(turns: list[Row], tools: list[Row] | None) -> str | None:
-        try:
-            return Renderer(reading.tokenizer, template, tools).text(turns, prompt=prompt)
-        except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError):
-            return None
+        return _tried(turns, tools, reading, template, prompt)
 
     tools = row.values.get("tools")
     reading.left_out.check(row.place, turns, tools, template.origin, render)
@@ -213,7 +245,8 @@ def _by_prefixes(row: DataRow, turns: list[Row], render: Renderer) -> tuple[list
 
     What the assistant says is the difference between the conversation up to its turn, with
     the prompt to speak, and the same with the turn. That holds only if each is a prefix of
-    the whole, which some templates break (they drop the thinking of earlier turns).
+    the whole, which some templates break (they drop the thinking of earlier turns). A token that
+    the answer shares with what is before it is learnt: else the answer's first word would not be.
     """
     whole = render.text(turns)
     spans = []
@@ -232,14 +265,28 @@ def _by_prefixes(row: DataRow, turns: list[Row], render: Renderer) -> tuple[list
         spans.append((len(before), len(after)))
     ids, offsets = render.offsets(whole)
     in_loss = [
-        end > start and any(first <= start < last for first, last in spans)
+        end > start and any(first < end and start < last for first, last in spans)
         for start, end in offsets
     ]
     return ids, in_loss
 
 
-def ended_text(text: str, tokenizer: Any) -> str:
-    return text if text.endswith(tokenizer.eos_token) else text + tokenizer.eos_token
+def open_ids(text: str, tokenizer: Any) -> list[int]:
+    """A text that is to be gone on with: without the end that some tokenizers add to every one."""
+    ids = list(tokenizer(text=text)["input_ids"])
+    if ids and ids[-1] == tokenizer.eos_token_id and not text.endswith(tokenizer.eos_token):
+        ids.pop()
+    return ids
+
+
+def ended_ids(text: str, tokenizer: Any) -> list[int]:
+    """A text that ends, once: some tokenizers add the end to one that has it."""
+    end = tokenizer.eos_token
+    whole = text if text.endswith(end) else text + end
+    ids = list(tokenizer(text=whole)["input_ids"])
+    if ids[-2:] == [tokenizer.eos_token_id] * 2 and not whole.endswith(end * 2):
+        ids.pop()
+    return ids
 
 
 def common_prefix(left: list[int], right: list[int]) -> int:
