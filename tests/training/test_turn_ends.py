@@ -250,3 +250,33 @@ def test_a_tokenizer_that_ends_texts_by_itself_ends_no_prompt_and_no_answer_twic
         made = [tokens.encoded(row, t, None, only_answers=True, base="b") for t in (ending, plain)]
         assert made[0] == made[1]
     assert tokens.open_ids("The quick", ending) == tokens.open_ids("The quick", plain)
+
+
+@pytest.mark.parametrize(("template", "stops"), [(ENDED, True), (OUTSIDE, False)])
+def test_a_model_stops_where_the_end_is_in_the_loss_and_goes_on_where_it_is_not(
+    workspace: Path, template: str, stops: bool
+) -> None:
+    """The reason for it all, by torch alone: the tiny model learns one row by heart."""
+    import torch
+
+    (workspace / "t.jinja").write_text(template)
+    tiny.write_rows(workspace / "data" / "train.jsonl", [SFT])
+    config = load_config(workspace / "soup.yaml", ["data.chat_template=t.jinja"])
+    base = model.locate(config, workspace)
+    tokenizer = model.load_tokenizer(base, config)
+    network = model.load(base, config, dtype="float32")
+    part = tokens.encoded(
+        DataRow("x", 1, "x", SFT), tokenizer,
+        templates.Template(template, "t", marked=True), only_answers=True, base="base",
+    )  # fmt: skip
+    ids, labels = torch.tensor([part.ids]), torch.tensor([part.labels])
+    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
+    for _ in range(30):
+        optimizer.zero_grad()
+        network(input_ids=ids, labels=labels).loss.backward()
+        optimizer.step()
+    start = part.in_loss.index(True)
+    answer = network.eval().generate(ids[:, :start], max_new_tokens=40, do_sample=False)
+    said = tokenizer.decode(answer[0, start:])
+    assert said.startswith("It is two.")
+    assert (said == "It is two.<|im_end|>") == stops
