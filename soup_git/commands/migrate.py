@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from soup_git.commands.newconfig import refuse_existing, target_of
+from soup_git.core import yamllines
 from soup_git.core.text import counted
 from soup_git.errors import ExitCode, FatalError
 from soup_git.migration import reading, target
@@ -122,7 +123,7 @@ def _read(file: Path) -> str:
 
 
 def _beside(file: Path) -> reading.Beside:
-    """Reads a JSON file that the config names, in its folder or the current one."""
+    """Reads a JSON or YAML file that the config names, in its folder or the current one."""
 
     def read(name: str) -> Any:
         for folder in (file.parent, Path()):
@@ -131,6 +132,9 @@ def _beside(file: Path) -> reading.Beside:
             if not inside or not path.is_file() or path.stat().st_size > _BESIDE_LARGEST:
                 continue
             try:
+                if path.suffix in (".yaml", ".yml"):
+                    value, _, problems = yamllines.read(path.read_text(encoding="utf-8"))
+                    return None if problems else value
                 return json.loads(path.read_bytes())
             except (ValueError, RecursionError):
                 return None

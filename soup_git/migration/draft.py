@@ -33,7 +33,7 @@ class Reading:
     cells: Mapping[Where, int] = field(default_factory=dict)
     """For a notebook: the code cell that a key stands in."""
     beside: Callable[[str], Any] = lambda _path: None
-    """Reads a JSON file that the config names, below its folder; None where there is none."""
+    """Reads a JSON or YAML file that the config names, below its folder; None where there is none."""
 
     def place(self, *where: str | int) -> str:
         line = line_of(dict(self.lines), where)

@@ -29,7 +29,7 @@ from soup_git.migration.rules import (
 )
 
 _SERVING = "is for serving or exporting, not for training"
-_OWN_TEMPLATE = "the tokenizer's own chat template is used: git soup data show 1 --tokens shows it"
+own_template = "the tokenizer's own chat template is used: git soup data show 1 --tokens shows it"
 _REFERENCE = "the reference is the base without the adapter"
 _PPO = "PPO is gone from TRL; task rloo or grpo with the reward model does its work"
 _OPTIMIZER = (
@@ -209,7 +209,7 @@ def decide(reading: Reading, draft: Draft) -> None:
         )
     name = reading.get("template")
     if name not in (None, "default", "empty") and draft.task != "pretrain":
-        draft.apply(to("data.chat_template", table(TEMPLATES, _OWN_TEMPLATE)), name, "template")
+        draft.apply(to("data.chat_template", table(TEMPLATES, own_template)), name, "template")
     _rows(reading, draft)
 
 

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import ast
-import json
 import operator
+import sys
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from soup_git.migration import ipython
 from soup_git.migration.rules import Code
 
 LARGEST_NOTEBOOK = 16 << 20  # bytes: pictures of its output lie in it
 LARGEST_SCRIPT = 1 << 20
+_VERSION = ".".join(map(str, sys.version_info[:2]))
+
+
+UNREAD = "<unread>"
+"""The name of a call that stands for a cell that this Python cannot read; its argument says why."""
 
 
 class UnreadableError(ValueError):
     """The text is no Python, or no notebook: one line that says why."""
+
+    def __init__(self, why: str, line: int = 1) -> None:
+        super().__init__(why)
+        self.line = line
 
 
 @dataclass(frozen=True)
@@ -44,57 +55,57 @@ def calls(text: str, *, notebook: bool) -> list[Call]:
     A name stands for the literal that it was assigned once, anywhere in the file; a name that
     is assigned twice, or anything that would have to be computed, is `Code`.
     """
-    cells = _cells(text) if notebook else [(None, text)]
-    trees = [(cell, _tree(source)) for cell, source in cells]
-    constants = _constants([tree for _, tree in trees])
-    return [
-        _call(node, cell, constants)
-        for cell, tree in trees
-        for node in _calls_of(tree)
-        if _name(node.func)
-    ]
+    trees = _trees(text) if notebook else [(None, _script(text))]
+    constants = _constants([tree for _, tree in trees if isinstance(tree, ast.Module)])
+    found = []
+    for cell, tree in trees:
+        if isinstance(tree, ast.Module):
+            found += [_call(n, cell, constants) for n in _calls_of(tree) if _name(n.func)]
+        else:
+            found.append(Call(UNREAD, (str(tree),), {}, {}, tree.line, cell))
+    return found
 
 
-def _cells(text: str) -> Iterator[tuple[int, str]]:
+def _trees(text: str) -> list[tuple[int | None, ast.Module | UnreadableError]]:
+    """The cells of a notebook; one that this Python cannot read is no reason not to read the
+    others, but has to be told of."""
+    found: list[tuple[int | None, ast.Module | UnreadableError]] = []
     try:
-        notebook = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UnreadableError(f"not a notebook: {' '.join(str(error).split())}") from None
-    cells = notebook.get("cells") if isinstance(notebook, dict) else None
-    if not isinstance(cells, list):
-        raise UnreadableError("not a notebook: it has no cells")
-    number = 0
-    for cell in cells:
-        if not isinstance(cell, dict) or cell.get("cell_type") != "code":
-            continue
-        number += 1
-        source = cell.get("source", "")
-        lines = source if isinstance(source, list) else [source]
-        yield number, _without_magic("".join(map(str, lines)))
+        for cell, source in ipython.cells(text):
+            try:
+                found.append((cell, _tree(source)))
+            except UnreadableError as error:
+                found.append((cell, error))
+    except ipython.NotANotebookError as error:
+        raise UnreadableError(str(error)) from None
+    return found
 
 
-def _without_magic(source: str) -> str:
-    """`%…`, `!…` and `?…` are IPython's; a cell that starts with %% is no Python at all."""
-    lines = source.splitlines()
-    first = next((line for line in lines if line.strip()), "")
-    if first.startswith("%%") and not first.startswith("%%capture"):
-        return ""
-    kept = ["pass" if _is_magic(line) else line for line in lines]
-    indents = [line[: len(line) - len(line.lstrip())] for line in lines]
-    return "\n".join(f"{i}pass" if k == "pass" else k for i, k in zip(indents, kept, strict=True))
-
-
-def _is_magic(line: str) -> bool:
-    return line.lstrip().startswith(("%", "!", "?"))
+def _script(text: str) -> ast.Module:
+    """A script; one that a notebook was downloaded as may have the notebook's shell lines."""
+    try:
+        return _tree(text)
+    except UnreadableError as error:
+        plain = ipython.python_of(text)
+        if plain in (text, ""):
+            raise
+        try:
+            return _tree(plain)
+        except UnreadableError:
+            raise error from None
 
 
 def _tree(source: str) -> ast.Module:
     if len(source) > LARGEST_SCRIPT:
         raise UnreadableError("a script may have at most 1 MiB")
     try:
-        return ast.parse(source)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of texts with a stray backslash
+            return ast.parse(source)
     except SyntaxError as error:
-        raise UnreadableError(f"line {error.lineno}: not Python: {error.msg}") from None
+        raise UnreadableError(
+            f"line {error.lineno}: not Python {_VERSION}: {error.msg}", error.lineno or 1
+        ) from None
     except (ValueError, RecursionError, MemoryError):
         raise UnreadableError(
             "not Python that can be read: nested too deep, or a null byte"

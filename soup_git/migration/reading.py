@@ -12,6 +12,7 @@ from soup_git.errors import FatalError
 from soup_git.migration.axolotl import AXOLOTL
 from soup_git.migration.draft import Reading
 from soup_git.migration.llamafactory import LLAMAFACTORY
+from soup_git.migration.llamafactoryblocks import LLAMAFACTORY_BLOCKS, MARKS, is_in_blocks
 from soup_git.migration.original import ORIGINAL
 from soup_git.migration.pythonscript import LARGEST_NOTEBOOK
 from soup_git.migration.rules import Tool
@@ -53,12 +54,15 @@ def read(name: str, text: str, tool: str, beside: Beside) -> tuple[Tool, Reading
     if problems:
         raise yamllines.all_at_once(name, problems)
     _check_origin(name, value, tool)
+    if tool == LLAMAFACTORY.name and is_in_blocks(value):
+        return LLAMAFACTORY_BLOCKS, Reading(name, value, lines, beside=beside)
     return TOOLS[tool], Reading(name, value, lines, beside=beside)
 
 
 def _check_origin(name: str, value: dict[str, Any], tool: str) -> None:
     """Refuse a config that has no key of its tool, and several of another."""
     found = {other.name: len(other.marks & set(value)) for other in TOOLS.values()}
+    found[LLAMAFACTORY.name] = max(found[LLAMAFACTORY.name], len(MARKS & set(value)))
     best = max(found, key=lambda other: found[other])
     if found[tool] == 0 and not found[best]:
         known = ", ".join(sorted(TOOLS[tool].marks))

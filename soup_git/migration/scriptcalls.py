@@ -8,7 +8,7 @@ from typing import Any
 from soup_git.core.yamllines import Where
 from soup_git.errors import FatalError
 from soup_git.migration.draft import Reading
-from soup_git.migration.pythonscript import Call, UnreadableError, calls
+from soup_git.migration.pythonscript import UNREAD, Call, UnreadableError, calls
 from soup_git.migration.unsloth import TRAINERS
 
 _CHANGES_ROWS = {"map", "filter", "select", "train_test_split"}
@@ -23,6 +23,12 @@ def script(name: str, text: str, *, notebook: bool) -> Reading:
     except UnreadableError as error:
         raise FatalError(f"{name}: {error}", hint=f"head {name}") from None
     if "from_pretrained" not in found.values:
+        unread = [cell for where, cell in found.cells.items() if where[:1] == ("unread_cells",)]
+        if unread:
+            raise FatalError(
+                f"{name}: cell {unread[0]}: {found.values['unread_cells'][0]}",
+                hint="git soup migrate under the Python that the notebook is for reads it",
+            )
         raise FatalError(
             f"{name} calls no FastLanguageModel.from_pretrained: it is no script of Unsloth",
             hint=f"grep -n from_pretrained {name}",
@@ -41,7 +47,9 @@ class _Settings:
 
     def take(self, call: Call) -> None:
         section = _section(call)
-        if section is None:
+        if call.name == UNREAD:
+            self._add("unread_cells", call.positional[0], call)
+        elif section is None:
             self._rows(call)
         elif section not in self.values:
             self._settings(call, section)

@@ -246,6 +246,7 @@ SCRIPT: dict[str, Rule] = {
     "responses_only": TOGETHER,
     "trainer_class": TOGETHER,
     "more_trainings": TOGETHER,
+    "unread_cells": TOGETHER,
 }  # fmt: skip
 
 
@@ -281,6 +282,8 @@ def decide_script(reading: Reading, draft: Draft) -> None:
     trainer = reading.get("trainer_class")
     if trainer is not None:
         choose(draft, TRAINERS.get(str(trainer), str(trainer)), "trainer_class")
+    for i, why in enumerate(reading.get("unread_cells") or []):
+        draft.lose(f"what this cell sets is not carried over: {why}", "unread_cells", i)
     for i, more in enumerate(reading.get("more_trainings") or []):
         draft.lose(
             f"{more} trains a second time: that is a soup.yaml of its own", "more_trainings", i

@@ -71,7 +71,7 @@ class Material:
             asked = self.config.given("data.max_length") or data.max_length == _LONGEST
             why = "data.max_length" if asked else f"{self.config.base} has no positions for more"
             lost = ", their ends too" if "cut" in ends else ""
-            notes.append(f"{cut} rows cut at {data.max_length} tokens{lost} ({why})")
+            notes.append(f"{cut} rows cut at {data.max_length} tokens ({why}){lost}")
         # Rows that are not cut at data.max_length are split there.
         longest = min(data.max_length, max(len(t.ids) for t in self.train_set.texts))
         if self.trained_positions is not None and longest > self.trained_positions:

@@ -14,6 +14,8 @@ from soup_git.errors import FatalError
 from soup_git.migration import target
 from soup_git.migration.converting import convert
 from soup_git.migration.draft import Draft
+from soup_git.migration.llamafactoryblocks import KEYS as V1_KEYS
+from soup_git.migration.llamafactoryblocks import LLAMAFACTORY_BLOCKS
 from soup_git.migration.reading import TOOLS
 from soup_git.migration.rules import Rule
 from soup_git.migration.target import has_key
@@ -264,6 +266,106 @@ def test_llamafactory_as_json_with_tabs():
     assert "c.json:4: finetuning_type: full is not offered; git-soup trains a LoRA" in found
 
 
+V1 = """\
+model: Qwen/Qwen3-4B
+model_class: llm
+peft_config: {name: lora, r: 16, lora_alpha: 32, target_modules: all}
+kernel_config: {name: auto, include_kernels: auto}
+quant_config: {name: bnb, quantization_bit: 4}
+dist_config: {name: fsdp2, dcp_path: null}
+train_dataset: data/demo.yaml
+output_dir: ./outputs/x
+micro_batch_size: 2
+global_batch_size: 8
+max_steps: 10
+sample_backend: hf
+max_new_tokens: 128
+"""
+V1_ROWS = {
+    "identity": {"path": "data/identity.json", "source": "local", "converter": "alpaca"},
+    "more": {"path": "org/more"},
+}
+
+
+def test_llamafactorys_second_schema_has_its_own_names_and_defaults():
+    """The defaults as the argument classes and the trainer of llamafactory 0.9.5 have them."""
+    draft = drafted("llamafactory", V1, beside=V1_ROWS)
+    assert draft.config() == {
+        "base": "Qwen/Qwen3-4B",
+        "data": {"train": "data/identity.json", "format": "alpaca", "val_split": 0.0,
+                 "max_length": 2048},
+        "training": {
+            "max_steps": 10, "lr": 1e-4, "scheduler": "constant", "warmup_steps": 0,
+            "batch_size": 2, "gradient_accumulation_steps": 4, "optimizer": "adamw_torch",
+            "weight_decay": 0.01, "max_grad_norm": 1.0, "precision": "bf16", "seed": 42,
+            "gradient_checkpointing": True, "quantization": "4bit",
+            "lora": {"r": 16, "alpha": 32, "dropout": 0.05, "target_modules": "all-linear"},
+        },
+        "output": "./outputs/x",
+    }  # fmt: skip
+    assert said(draft) == [
+        (
+            "c.yaml:7: train_dataset: more: data.train is one file or one folder: put these rows into "
+            "a file of the same folder"
+        )
+    ]
+    assert all(item.key in V1 for item in draft.lost)
+
+
+@pytest.mark.parametrize(
+    ("lines", "task", "key", "value"),
+    [
+        ("pref_beta: 0.2", "dpo", "dpo_beta", 0.2),
+        ("pref_loss: orpo\npref_beta: 0.3", "orpo", "orpo_beta", 0.3),
+        ("pref_loss: simpo\nsimpo_gamma: 1.5", "simpo", "simpo_gamma", 1.5),
+        ("lr_scheduler_config: {name: cosine}", "sft", "scheduler", "cosine"),
+        ("bf16: false", "sft", "precision", "fp32"),
+    ],
+)
+def test_what_a_second_schemas_key_becomes(lines, task, key, value):
+    config = drafted("llamafactory", f"{V1}{lines}\n", beside=V1_ROWS).config()
+    assert (config.get("task", "sft"), config["training"][key]) == (task, value)
+
+
+def test_pairs_are_learnt_from_and_a_class_model_scores_them():
+    pairs = {"p": {"path": "data/pairs.jsonl", "source": "local", "converter": "pair"}}
+    assert drafted("llamafactory", V1, beside=pairs).config()["task"] == "dpo"
+    scored = drafted("llamafactory", V1.replace("llm", "cls"), beside=pairs)
+    assert scored.config()["task"] == "reward_model"
+
+
+@pytest.mark.parametrize(
+    ("lines", "complaint"),
+    [
+        ("peft_config: {name: freeze}", "peft_config: freeze is not offered"),
+        ("", "without one all of the base is trained"),
+        ("optim_config: {name: muon}", "training.optimizer takes transformers' names"),
+        ("global_batch_size: 3\nmicro_batch_size: 2", "is not a multiple of micro_batch_size"),
+        ("batching_strategy: dynamic_batching", "a batch is a number of rows"),
+        ("mtp_config: {name: mtp, num_layers: 1}", "no heads for further tokens"),
+        ("lr_scheduler_config: {name: odd}", "training.scheduler takes transformers' names"),
+        ("train_dataset: other.yaml", "lists the datasets, and is not beside the config"),
+        ("train_dataset: org/rows", "is a dataset of a hub"),
+        ("quant_config: {name: gptq}", "is quantised by bitsandbytes"),
+        ("new_key: 1", "is not a key that git-soup knows of LLaMA-Factory (v1)"),
+    ],
+)
+def test_what_the_second_schema_loses(lines, complaint):
+    draft = drafted("llamafactory", f"model: m\nmodel_class: llm\n{lines}\n")
+    assert any(complaint in text for text in said(draft))
+
+
+@pytest.mark.parametrize("value", [True, -1, 1e400, "x", ["a", 1], {"name": {"b": None}}], ids=repr)
+def test_odd_values_of_the_second_schema_end_in_the_list_or_in_a_valid_config(value):
+    keys = {key.partition(".")[0]: value for key in V1_KEYS if not key.endswith("*")}
+    drafted("llamafactory", json.dumps(keys), name="c.json", beside={"a": value, "b": 1})
+    blocks: dict[str, Any] = {"model": "m", "peft_config": {}}
+    blocks["peft_config"] = {
+        k.partition(".")[2]: value for k in V1_KEYS if k.startswith("peft_config.")
+    }
+    drafted("llamafactory", json.dumps(blocks), name="c.json")
+
+
 SCRIPT = """\
 from unsloth import FastLanguageModel
 import torch
@@ -326,6 +428,93 @@ def test_unsloth_names_the_cell_of_a_notebook():
         "n.ipynb:cell 2:13",
         "n.ipynb:cell 3:8",
     ]
+
+
+def notebook(*cells: str) -> str:
+    return json.dumps({"cells": [{"cell_type": "code", "source": cell} for cell in cells]})
+
+
+LOADS = """model, tokenizer = FastLanguageModel.from_pretrained("unsloth/Qwen3-4B", max_seq_length=1024)
+model = FastLanguageModel.get_peft_model(model, r=16, lora_alpha=16)
+"""
+TRAINS = """trainer = SFTTrainer(
+    model=model,
+    args=SFTConfig(learning_rate=2e-4,
+      max_steps=60 # steps?
+      , seed=7,
+    ),
+)
+"""
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "!pip install \\\n    unsloth 'trl>=0.9' \\\n    --upgrade (",
+        "%pip install unsloth \\\n  [all",
+        "!!nvidia-smi | grep -c 'GPU",
+        "FastLanguageModel?",
+        "??FastLanguageModel.get_peft_model",
+        "FastLanguageModel.get_peft_model?? # what is it?",
+        "*Language*?",
+        "%timeit?",
+        "%env HF_HUB_ENABLE_HF_TRANSFER=1",
+        "files = !ls *.jsonl | head -1",
+        "a, b = %sql select * from [x",
+        "if True:\n    !pip install x\nelse:\n    %cd ..",
+        "for name in ['a']:\n    !wget $name \\\n      -O {name",
+        'prompt = """\n!not a shell line\n%nor a magic\nwhat is this?\n"""',
+        "width = (7\n  % 5)",
+        "text = 'one \\\n!two'",
+        "pattern = '\\d'",
+        "# how?",
+        "pip install unsloth",
+        "cd ..",
+        "ok = 'is it?'",
+        "\n\n%%bash\nfor x in *; do echo $x; done",
+        "%%writefile train.py\nFastLanguageModel.from_pretrained('other/model')",
+        "%%capture out\n!pip install unsloth",
+    ],
+)
+def test_a_notebook_is_read_around_what_is_ipythons(line):
+    before = drafted("unsloth", notebook(LOADS, TRAINS), name="n.ipynb")
+    for text in (notebook(line, LOADS, TRAINS), notebook(LOADS, line, TRAINS),
+                 notebook(LOADS, line, f"%%time\n{TRAINS}")):  # fmt: skip
+        draft = drafted("unsloth", text, name="n.ipynb")
+        assert draft.config() == before.config()
+        assert len(said(draft)) == len(said(before))
+    if not line.lstrip().startswith("%%"):
+        both = drafted("unsloth", notebook(f"{LOADS}{line}\n{TRAINS}"), name="n.ipynb")
+        assert both.config() == before.config()
+
+
+def test_a_magic_that_runs_a_statement_is_read_and_what_a_shell_answers_is_computed():
+    cells = [f"%time {LOADS}", "rank = !cat rank.txt", TRAINS.replace("=7", "=rank")]
+    draft = drafted("unsloth", notebook(*cells), name="n.ipynb")
+    assert draft.config()["base"] == "unsloth/Qwen3-4B"
+    assert draft.config()["training"]["max_steps"] == 60
+    assert any("cell 3:5: args.seed: is computed by the script" in text for text in said(draft))
+
+
+def test_a_script_with_a_notebooks_shell_lines_is_read():
+    script = f"!pip install \\\n   unsloth\n{LOADS}{TRAINS}"
+    draft = drafted("unsloth", script, name="n.py")
+    assert draft.config()["training"]["seed"] == 7
+    assert all("n.py:" in text for text in said(draft))
+
+
+NEWER = "type Point[T] = tuple[T, T]\nx: = 1"
+
+
+def test_a_cell_that_this_python_cannot_read_is_named_and_the_others_are_read():
+    draft = drafted("unsloth", notebook(LOADS, NEWER, TRAINS), name="n.ipynb")
+    assert draft.config()["training"]["max_steps"] == 60
+    (line,) = [text for text in said(draft) if "cell 2:" in text]
+    assert "what this cell sets is not carried over" in line
+    assert "not Python 3." in line
+    with pytest.raises(FatalError, match=r"n\.ipynb: cell 1: line \d: not Python 3\.") as failure:
+        drafted("unsloth", notebook(NEWER, TRAINS), name="n.ipynb")
+    assert failure.value.hint
 
 
 def test_unsloth_as_a_command_lines_yaml():
@@ -443,7 +632,9 @@ def test_what_cannot_be_read(name, text, tool, complaint):
 
 def test_every_rule_leads_somewhere_or_says_why():
     rules: list[tuple[str, Rule]] = [
-        (key, rule) for tool in (*TOOLS.values(), SCRIPTED) for key, rule in tool.keys.items()
+        (key, rule)
+        for tool in (*TOOLS.values(), SCRIPTED, LLAMAFACTORY_BLOCKS)
+        for key, rule in tool.keys.items()
     ]
     assert len(rules) > 600
     for key, rule in rules:

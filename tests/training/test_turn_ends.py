@@ -117,7 +117,10 @@ def test_an_end_that_max_length_cuts_off_is_no_fault_of_the_template(workspace: 
     whole = read(workspace, ENDED, SFT).train_set.texts[0].ids
     cut = len(whole) - 4
     notes = read(workspace, ENDED, SFT, f"data.max_length={cut}").notes()
-    assert any(note.startswith(f"2 rows cut at {cut} tokens, their ends too") for note in notes)
+    assert any(
+        note.startswith(f"2 rows cut at {cut} tokens (data.max_length), their ends too")
+        for note in notes
+    )
 
 
 SPECIAL = re.compile(
