@@ -70,7 +70,7 @@ def run(arguments: list[str]) -> int:
     try:
         result = command.main(args=arguments, prog_name="git soup", standalone_mode=False)
     except UsageError as error:
-        return _report_usage(error)
+        return _report_usage(error, arguments)
     except typer.Abort:
         return ExitCode.INTERRUPTED
     except typer.Exit as error:
@@ -91,8 +91,8 @@ def _as_git(arguments: list[str]) -> list[str]:
     return arguments
 
 
-def _report_usage(error: Any) -> int:
-    from soup_git.cli.usage import hint
+def _report_usage(error: Any, arguments: list[str]) -> int:
+    from soup_git.cli.usage import hint, without_the_originals_group
 
     context = error.ctx
     path = context.command_path if context is not None else "git soup"
@@ -104,6 +104,7 @@ def _report_usage(error: Any) -> int:
     # The parser's own errors come without a context, and click's have one.
     if context is not None:
         sys.stderr.write(f"{context.get_usage()}\n")
+    what = without_the_originals_group(arguments, list(verbs)) or what
     sys.stderr.write(f"hint: {what}\n")
     return ExitCode.USAGE
 

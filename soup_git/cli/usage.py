@@ -7,6 +7,7 @@ for the same thing.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable
 
 ELSEWHERE = {
@@ -52,6 +53,13 @@ def hint(command: str, message: str, known: Iterable[str]) -> tuple[str, str]:
     if close in _GITS_OWN:
         return said, f"git {close}: git's own understands adapters here"
     return said, f"{command} {close}" if close else f"{command} -h"
+
+
+def without_the_originals_group(arguments: list[str], verbs: Iterable[str]) -> str:
+    """`git soup diff a b`, where `git soup adapters diff a b` was typed, as soup-cli groups it."""
+    if arguments[:1] != ["adapters"] or not set(arguments[1:2]) & set(verbs):
+        return ""
+    return shlex.join(["git", "soup", *arguments[1:]])
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:

@@ -21,7 +21,7 @@ from soup_git.core.manifest import CONFIG, MANIFEST, WEIGHTS, Manifest, make_man
 from soup_git.core.text import counted
 from soup_git.errors import ExitCode, FatalError
 from soup_git.render.chart import Chart
-from soup_git.render.report import Table, size
+from soup_git.render.report import Table, say, size
 from soup_git.storage.resolver import Adapter, path_among, refuse_changed_weights
 from soup_git.storage.snapshot import Snapshot
 from soup_git.storage.workspace import Workspace
@@ -248,9 +248,12 @@ def _recipe(request: MergeRequest) -> Recipe:
     strategy = STRATEGIES.get(request.strategy)
     if strategy is None:
         raise _usage(f"there is no strategy {request.strategy!r}", "git soup merge --list")
-    for option, value in (("density", request.density), ("seed", request.seed)):
-        if value is not None and option not in strategy.settings:
-            raise _usage(f"--{option} means nothing to {request.strategy}", "git soup merge --list")
+    if request.density is not None and "density" not in strategy.settings:
+        raise _usage(f"--density means nothing to {request.strategy}", "git soup merge --list")
+    if request.seed is not None and "seed" not in strategy.settings:
+        say(
+            f"--seed {request.seed}: {request.strategy} draws nothing at random, so it changes nothing"
+        )
     density = DEFAULT_DENSITY if request.density is None else request.density
     if not 0.0 < density <= 1.0:
         raise _usage(f"--density is {density:g}; it is a share in (0, 1]", "--density 0.5")
@@ -274,7 +277,7 @@ def _recipe(request: MergeRequest) -> Recipe:
     return Recipe(
         name=request.strategy,
         strategy=strategy,
-        settings=Settings(density, request.seed or 0),
+        settings=Settings(density, (request.seed or 0) if "seed" in strategy.settings else 0),
         space=space or default,
         rank=_rank(request),
     )

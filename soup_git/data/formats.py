@@ -177,6 +177,7 @@ ALIASES = {
     "openai": "messages",
     "text": "plaintext",
     "preference": "dpo",
+    "tool-calling": "messages",
 }
 
 

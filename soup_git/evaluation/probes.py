@@ -96,7 +96,7 @@ class CommandProbe:
                     start_new_session=True,
                 )
             except OSError as error:
-                why = f"it cannot be started: {error.strerror or error}"
+                why = f"{self.command[0]} cannot be started: {error.strerror or error}"
                 return Outcome(None, None, time.monotonic() - started, why)
             talk = _Talk(output, echo)
             try:

@@ -176,6 +176,9 @@ def _blocks(model: type[BaseModel] = SoupConfig, at: Where = ()) -> Iterator[tup
             yield from _blocks(field.annotation, (*at, name))
 
 
+_TEXT = "texts are what is trained on"
+_ROPE = "rope_scaling in the config.json of a copy of the base"
+
 # Names that other trainers (and the original tool, in places) use for what is ours, and
 # keys of the original that are not offered, each with what to do instead.
 _ELSEWHERE = {
@@ -210,6 +213,41 @@ _ELSEWHERE = {
     "gdpo_variant": "training.preference_loss (sigmoid_norm divides by length)",
     "mask_truncated_completions": "training.trl.mask_truncated_completions",
     "off_policy_mask_threshold": "nothing, as an answer is used by the model that gave it",
+    "backend": "nothing, as TRL trains",
+    "modality": f"nothing, as {_TEXT}",
+    "image_dir": f"nothing, as {_TEXT}",
+    "audio_dir": f"nothing, as {_TEXT}",
+    "vision_grpo": f"nothing, as {_TEXT}",
+    "tts_family": f"nothing, as {_TEXT}",
+    "tts_emotion": f"nothing, as {_TEXT}",
+    "quantization_aware": "training.quantization (4bit or 8bit, which is not trained for)",
+    "moe_lora": "training.lora.target_parameters",
+    "moe_aux_loss_coeff": "training.trl.model_init_kwargs: {router_aux_loss_coef: …}",
+    "rope_scaling_type": _ROPE,
+    **dict.fromkeys(("yarn_factor", "yarn_beta_fast", "yarn_beta_slow", "yarn_attn_factor"), _ROPE),
+    "streaming": "nothing, as rows are read once, into tokens",
+    "buffer_size": "nothing, as rows are read once, into tokens",
+    "shards": "nothing, as data.train is one file or one folder",
+    **dict.fromkeys(
+        ("ppo_epochs", "ppo_clip_ratio", "ppo_kl_penalty"),
+        "nothing, as PPO is gone from TRL: task rloo or grpo does its work",
+    ),
+    "grpo_fp16": "training.precision: fp16",
+    **dict.fromkeys(
+        (
+            "replay_buffer_size",
+            "async_grpo_prefetch",
+            "tis_threshold",
+            "defer_rerolling",
+            "skip_zero_advantage",
+            "rollout_backend",
+            "vllm_sleep_mode",
+            "long_context_grpo",
+        ),
+        "nothing, as the model itself answers, and each answer is learnt from once",
+    ),
+    "ref_model_ema_alpha": "nothing, as the reference is the base without the adapter",
+    "mole": "nothing, as no mixtures are trained",
     "regression_threshold": "gate: {SCORE: {max_drop: …}} in the suite",
 }
 
@@ -218,7 +256,8 @@ def _suggestion(where: Where) -> str:
     key, at = str(where[-1]), where[:-1]
     levels = {path: tuple(model.model_fields) for path, model in _blocks()}
     if key in _ELSEWHERE:
-        return f"; that is {_ELSEWHERE[key]} here"
+        _, nothing, why = _ELSEWHERE[key].partition("nothing, as ")
+        return f"; leave it out: {why}" if nothing else f"; that is {_ELSEWHERE[key]} here"
     same_level = difflib.get_close_matches(key, levels.get(at, ()), 1, 0.75)
     if same_level:
         return f"; did you mean {same_level[0]}?"

@@ -324,7 +324,6 @@ def test_factors_of_unequal_rank_are_refused_in_factor_space(repo, make_adapter)
         ({"strategy": "ties", "density": 0.0}, "share"),
         ({"strategy": "ties", "density": 1.5}, "share"),
         ({"density": 0.5}, "means nothing to linear"),
-        ({"strategy": "svd", "seed": 1}, "means nothing to svd"),
         ({"strategy": "ties", "space": "dense"}, "none of"),
         ({"strategy": "svd", "space": "delta"}, "means nothing"),
         ({"rank": "0"}, "1 to 65536"),

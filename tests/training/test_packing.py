@@ -117,7 +117,7 @@ def test_looking_for_leaks_moves_no_byte(
         ),
         (
             "{packing: true, packing_cross_doc_attn_mask: true}",
-            "unknown key; that is nothing, as packed rows never see each other here",
+            "unknown key; leave it out: packed rows never see each other",
         ),
     ],
 )

@@ -134,7 +134,7 @@ def test_what_nothing_would_read_is_refused(options: str, what: str) -> None:
         ("grpo", f"{RL}, trl: {{epsilon_high: 0.3}}", "epsilon_high: is not taken"),
         ("grpo", f"{RL}, trl: {{sapo_temperature_pos: 2.0}}", "sapo_temperature_pos: is not taken"),
         ("grpo", f"{RL}, trl: {{off_policy_mask_threshold: 0.1}}", "off_policy_mask_threshold: is"),
-        ("grpo", f"{RL}, off_policy_mask_threshold: 0.1", "that is nothing, as an answer is used"),
+        ("grpo", f"{RL}, off_policy_mask_threshold: 0.1", "leave it out: an answer is used"),
         ("grpo", f"{RL}, trl: {{loss_type: bnpo}}", "loss_type: is not taken: training.grpo_varia"),
         (
             "grpo",

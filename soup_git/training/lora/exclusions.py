@@ -177,7 +177,13 @@ def _relora(config: SoupConfig, given: set[Where]) -> Iterator[Problem]:
         yield (*_TRAINING, "relora_restart_warmup"), "should be less than relora_steps"
     at = (*_TRAINING, "relora_mode" if merging else "relora_steps")
     if lora.mutates_base or lora.init == "loftq":
-        yield at, f"excludes init_strategy: {lora.init}: its factors hold a part of the base"
+        yield (
+            at,
+            (
+                f"excludes init_strategy: {lora.init}: its factors hold a part of the base; "
+                f"init_strategy: random, or leave {at[-1]} out"
+            ),
+        )
     if training.relora_reset_optimizer and training.optimizer not in PLAIN_STATE:
         yield (
             (*_TRAINING, "relora_reset_optimizer"),
