@@ -213,6 +213,7 @@ _ELSEWHERE = {
     "gdpo_variant": "training.preference_loss (sigmoid_norm divides by length)",
     "mask_truncated_completions": "training.trl.mask_truncated_completions",
     "off_policy_mask_threshold": "nothing, as an answer is used by the model that gave it",
+    "auto_batch_size_strategy": "nothing, as batch_size: auto probes",
     "backend": "nothing, as TRL trains",
     "modality": f"nothing, as {_TEXT}",
     "image_dir": f"nothing, as {_TEXT}",
