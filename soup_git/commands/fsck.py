@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from soup_git.core.adapter import parse_adapter_config
-from soup_git.core.beside import digests_of
+from soup_git.core.beside import NAMES, digests_of
 from soup_git.core.digests import sha256_hex
 from soup_git.core.lock import LOCK, parse_lock
 from soup_git.core.manifest import (
@@ -135,7 +135,7 @@ class _Checker:
     @staticmethod
     def _is_of_adapter(path: str) -> bool:
         name = path.rpartition("/")[2]
-        return name in {MANIFEST, CONFIG, f"{WEIGHTS}{POINTER_SUFFIX}"}
+        return name in {MANIFEST, CONFIG, f"{WEIGHTS}{POINTER_SUFFIX}", *NAMES}
 
     def _blob(self, commit: str, path: str) -> tuple[str, bytes] | None:
         return next(iter(self._workspace.git.blobs([f"{commit}:{path}"])))
@@ -148,7 +148,11 @@ class _Checker:
         ]
         found += [self._blob(commit, path) for path in self._locks]
         manifest_blob, config_blob, pointer_blob = found[:3]
-        key = tuple(blob[0] if blob else "" for blob in found)
+        files = self._workspace.git.blob_ids([f"{commit}:{prefix}{name}" for name in sorted(NAMES)])
+        key = (
+            *(blob[0] if blob else "" for blob in found),
+            *(file[0] if file else "" for file in files),
+        )
         if manifest_blob is None or key in self._seen:
             return
         self._seen.add(key)

@@ -16,7 +16,7 @@ from typing import Any
 
 from soup_git.core.beside import TEMPLATES, VOCABULARIES
 from soup_git.core.digests import sha256_hex
-from soup_git.core.text import canonical_json
+from soup_git.core.text import canonical_json, counted
 from soup_git.errors import FatalError
 from soup_git.storage.resolver import Adapter
 from soup_git.training import model as bases
@@ -96,11 +96,11 @@ def differences(own: Any, base: Any) -> list[str]:
     added = [token for token in sorted(mine, key=lambda t: mine[t]) if token not in its]
     if added:
         shown = ", ".join(map(repr, added[:3])) + (", …" if len(added) > 3 else "")
-        found.append(f"{len(added)} tokens that the base's lacks ({shown})")
+        found.append(f"{counted(len(added), 'token')} that the base's lacks ({shown})")
     if lacking := sum(token not in mine for token in its):
-        found.append(f"{lacking} tokens of the base's missing")
+        found.append(f"{counted(lacking, 'token')} of the base's missing")
     if moved := sum(its[token] != number for token, number in mine.items() if token in its):
-        found.append(f"{moved} tokens of another number")
+        found.append(f"{counted(moved, 'token')} of another number")
     if own.eos_token != base.eos_token:
         found.append(f"{own.eos_token!r} as its end of text, not {base.eos_token!r}")
     if bases.own_template(own) != bases.own_template(base):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from soup_git.core.beside import NAMES
 from soup_git.core.lock import LOCK
 from soup_git.core.manifest import CONFIG, MANIFEST, parse_manifest_header
 from soup_git.errors import FatalError
@@ -19,7 +20,7 @@ from soup_git.storage.gitformats import TreeEntry
 from soup_git.storage.gitrepo import GitRepo
 from soup_git.storage.snapshot import DVC_LOCK
 
-_OURS = (MANIFEST, CONFIG, f"*{POINTER_SUFFIX}", DVC_LOCK, LOCK)
+_OURS = (MANIFEST, CONFIG, f"*{POINTER_SUFFIX}", DVC_LOCK, LOCK, *sorted(NAMES))
 _NAMING = (MANIFEST, f"*{POINTER_SUFFIX}", DVC_LOCK)
 
 
