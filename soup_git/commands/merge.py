@@ -15,6 +15,8 @@ from soup_git.commands.fetching import with_weights
 from soup_git.commands.verdict import Judging, judging, recipe_line
 from soup_git.commands.verdict import tables as verdict_tables
 from soup_git.core.adapter import parse_adapter_config
+from soup_git.core.beside import facts_of
+from soup_git.core.digests import sha256_hex
 from soup_git.core.expression import coefficients
 from soup_git.core.groups import Grouping, GroupWeights, parse_weights
 from soup_git.core.manifest import CONFIG, MANIFEST, WEIGHTS, Manifest, make_manifest
@@ -480,6 +482,7 @@ def _written(
     selection: Selection | None = None,
 ) -> MergeReport:
     from soup_git.storage.basemodel import BaseModel
+    from soup_git.storage.beside import files_of_all
     from soup_git.storage.folders import folder_beside
     from soup_git.storage.mergeinputs import is_copy
     from soup_git.storage.merging import copy_single, write_merged
@@ -503,9 +506,13 @@ def _written(
         lines = recipe_lines(recipe, settings, inputs, request.base, selection)
         lines += [evolved.recipe_line] if evolved else []
         lines += [recipe_line(verdict)] if verdict is not None else []
+        files, said = files_of_all([i.opened.adapter for i in inputs], request.output)
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
         manifest = make_manifest(
-            config, made.tensors, weights_md5=made.md5, weights_size=made.size,
-            recipe=lines, where=str(request.output / CONFIG),
+            config, made.tensors, weights_md5=made.md5, weights_size=made.size, recipe=lines,
+            facts=facts_of((name, sha256_hex(data)) for name, data in files.items()),
+            where=str(request.output / CONFIG),
         )  # fmt: skip
         (folder / MANIFEST).write_text(manifest.text(), "utf-8")
     return MergeReport(
@@ -525,7 +532,7 @@ def _written(
         weights_md5=made.md5,
         weights_size=made.size,
         residual=outcome.residual,
-        notes=[*notes, *outcome.notes, *_rank_note(recipe, inputs, outcome)],
+        notes=[*notes, *outcome.notes, *said, *_rank_note(recipe, inputs, outcome)],
         layers=[ModuleResidual(m.module, m.rank, m.inputs, m.residual) for m in outcome.modules],
         verdict=verdict,
         search=evolved.report if evolved else None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from soup_git.storage.pointers import refuse_pointer
 from soup_git.storage.snapshot import Snapshot, inside_folder
 
 if TYPE_CHECKING:
+    from soup_git.storage.resolver import Adapter
     from soup_git.storage.workspace import Workspace
 
 
@@ -86,3 +87,19 @@ def refuse_other_files(
             f"{folder}: {', '.join(wrong)} since its manifest was written",
             hint=f"git soup add {folder}, then again",
         )
+
+
+def files_of_all(adapters: Sequence[Adapter], output: Path) -> tuple[dict[str, bytes], list[str]]:
+    """What a merge of `adapters` has beside its weights, by name, and what has to be said of it.
+
+    A file that all of them have with the same bytes is the merge's too. None is chosen among
+    several: a tokenizer of one and the embeddings of another are no pair.
+    """
+    names = sorted({name for adapter in adapters for name in adapter.files})
+    equal = [name for name in names if len({a.files.get(name) for a in adapters}) == 1]
+    reader = adapters[0].read_file
+    files = {name: reader(name) for name in equal} if reader is not None else {}
+    others = [name for name in names if name not in equal]
+    where = shlex.quote(str(output))
+    said = f"{', '.join(others)} are not the same in all inputs, and none is taken: cp chooses, then git soup add {where}"
+    return files, [said] if others else []

@@ -95,3 +95,22 @@ def test_a_pointer_is_no_tokenizer(repo, soup, make_adapter, refused):
     refused(
         soup("add", "a", check=False), 128, "a/tokenizer.json is a git-lfs pointer", "git lfs pull"
     )
+
+
+def test_a_merge_has_what_its_inputs_have_in_common(tracked, soup, make_adapter):
+    make_adapter("b", seed=2)
+    Path("b/tokenizer.json").write_bytes(TOKENIZER)
+    Path("b/chat_template.jinja").write_bytes(b"other")
+    done = soup("merge", "./a", "./b", "-o", "m")
+    assert Path("m/tokenizer.json").read_bytes() == TOKENIZER
+    assert not Path("m/chat_template.jinja").exists()
+    assert "chat_template.jinja" in done.stdout + done.stderr
+    manifest = parse_manifest(Path("m/adapter.manifest").read_bytes(), "m")
+    assert [value.split()[0] for _, value in manifest.facts] == ["tokenizer.json"]
+    soup("add", "m")
+    assert (
+        next(
+            a for a in json.loads(soup("status", "--json").stdout)["adapters"] if a["path"] == "m"
+        )["state"]
+        == "clean"
+    )
