@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -520,4 +521,22 @@ def test_a_cache_is_where_dvc_finds_it(level, repo, soup, dvc, make_adapter, tmp
     soup("add", "a")
     md5 = md5_named(f"a/{WEIGHTS}.dvc")
     assert (repo.parent / "else where" / "files" / "md5" / md5[:2] / md5[2:]).is_file()
+    assert is_clean(dvc)
+
+
+def test_what_dvc_2_wrote_is_read_once_dvc_has_migrated_it(repo, soup, git, dvc):
+    """Its cache has no files/md5, its pointers no hash, its digest of text counts no CR."""
+    md5 = hashlib.md5(b'{"a": 1}\n', usedforsecurity=False).hexdigest()
+    kept = Path(".dvc/cache", md5[:2], md5[2:])
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b'{"a": 1}\r\n')
+    Path("rows.jsonl.dvc").write_text(f"outs:\n- md5: {md5}\n  size: 10\n  path: rows.jsonl\n")
+    git("add", "rows.jsonl.dvc")
+    git("commit", "-qm", "as DVC 2 wrote it")
+    dvc("checkout")
+    dvc("cache", "migrate", "--dvc-files")
+    git("commit", "-qam", "migrated")
+    Path("rows.jsonl").unlink()
+    soup("checkout")
+    assert Path("rows.jsonl").read_bytes() == b'{"a": 1}\r\n'
     assert is_clean(dvc)
