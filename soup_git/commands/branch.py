@@ -326,9 +326,9 @@ def _message(name: str, lock: Lock) -> str:
 
 def pin_trailers(lock: Lock) -> list[str]:
     """The pins as the trailers of the commit that pins them."""
-    trailers = [f"Soup-Config: {lock.config_path} sha256:{lock.config_sha}"]
+    trailers = [f"Soup-Config: {printable(lock.config_path or '')} sha256:{lock.config_sha}"]
     if lock.dataset_path:
-        trailers.append(f"Soup-Dataset: {lock.dataset_path} sha256:{lock.dataset_sha}")
+        trailers.append(f"Soup-Dataset: {printable(lock.dataset_path)} sha256:{lock.dataset_sha}")
     if lock.base_model:
         trailers.append(f"Soup-Base-Model: {_one_line(lock.base_model)}")
     trailers.append(f"Soup-Version: {soup_git.__version__}")

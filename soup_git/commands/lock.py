@@ -352,8 +352,11 @@ def check_pins(
     dataset = _dataset_path(workspace, names) or lock.dataset_path
     if dataset is None:
         dataset = _dataset_path(workspace, now_named)
-    find = pointer_pin if staged else dataset_pin
-    data = _given(overrides.dataset_sha, dataset) or find(workspace, snapshot, dataset or "")
+    data = _given(overrides.dataset_sha, dataset)
+    if data is None and staged and dataset is not None:
+        data = pointer_pin(workspace, snapshot, dataset)
+    elif data is None:
+        data = dataset_pin(workspace, snapshot, dataset)
     base_model = overrides.base_model or names.base or lock.base_model
     base = _given(overrides.base_sha, base_model) or base_model_pin(
         workspace, base_model, network=False, revision=now_named.revision

@@ -28,7 +28,8 @@ def folder_sha256(files: Iterable[tuple[str, str]]) -> str:
     `files` holds (path relative to the folder with `/`, sha256 hex) pairs.
     """
     lines = sorted(f"{digest}  {path}\n" for path, digest in files)
-    return sha256_hex("".join(lines).encode())
+    # A name may be bytes that are no text.
+    return sha256_hex("".join(lines).encode(errors="surrogateescape"))
 
 
 def closure_sha(base_model_sha: str, dataset_sha: str, env_hash: str) -> str:

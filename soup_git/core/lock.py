@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from soup_git.core.digests import MD5_HEX, SHA256_HEX, closure_sha, folder_sha256, sha256_hex
-from soup_git.core.text import canonical_json
+from soup_git.core.text import canonical_json, with_odd_bytes
 from soup_git.errors import FatalError
 
 LOCK = "soup.lock"
@@ -77,7 +77,8 @@ class Lock:
         del fields["inputs"]
         if self.inputs:
             fields["inputs"] = dict(self.inputs)
-        return json.dumps(fields, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        text = json.dumps(fields, indent=2, sort_keys=True, ensure_ascii=False)
+        return with_odd_bytes(text) + "\n"
 
     def same_but_when(self, other: Lock) -> bool:
         """Equal in everything but the time and the version that wrote it."""

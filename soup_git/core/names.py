@@ -29,8 +29,9 @@ def check_name(name: str, what: str = "branch") -> str:
     elif name == "HEAD":
         reason = "HEAD is git's own"
     if reason:
+        plain = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-_")[:128]
         raise FatalError(
             f"{name!r} is not a valid {what} name: {reason}",
-            hint=f"git check-ref-format --branch NAME tells whether git takes a {what} name",
+            hint=f"{plain or 'support'} is one; of a folder, its last part is the name",
         )
     return name

@@ -26,6 +26,13 @@ def _spelled(character: str) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
+def with_odd_bytes(text: str) -> str:
+    """JSON that UTF-8 can hold: bytes of a path that are no text, as the escapes that JSON has."""
+    if text.isascii():
+        return text
+    return "".join(c if not 0xD800 <= ord(c) < 0xE000 else f"\\u{ord(c):04x}" for c in text)
+
+
 def canonical_json(value: Any) -> str:
     """The one spelling of a JSON value that digests are taken over."""
     return json.dumps(

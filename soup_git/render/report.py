@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from soup_git.core.text import printable
+from soup_git.core.text import printable, with_odd_bytes
 from soup_git.storage.files import write_atomically
 
 
@@ -43,7 +43,8 @@ def as_json(report: Data) -> str:
     """One JSON object: the report's fields, sorted, with its schema; no number that is not finite."""
     fields = {f.name: getattr(report, f.name) for f in dataclasses.fields(report)}  # type: ignore[arg-type]
     body = {"schema": report.schema, **_plain(fields)}
-    return json.dumps(body, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(body, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return with_odd_bytes(text) + "\n"
 
 
 def _plain(value: Any) -> Any:

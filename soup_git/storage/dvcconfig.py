@@ -46,6 +46,8 @@ class DvcConfig:
 
     def name_cache(self, folder: Path) -> None:
         """Tell DVC in a linked work tree of the cache, and of the main one's `config.local`."""
+        if not can_hold(folder):
+            return
         local = self._folder / "config.local"
         config = _read(_nothing(), local)
         for name, values in self._locals_of_main().items():
@@ -105,6 +107,11 @@ class DvcConfig:
                 hint=f"dvc remote add {name} URL",
             )
         return found
+
+
+def can_hold(path: Path) -> bool:
+    """Whether DVC's configuration can: it is UTF-8, and a value is one line."""
+    return str(path).isprintable()
 
 
 def _of_machine() -> tuple[Path, Path]:

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -22,7 +23,7 @@ from typing import Any
 from soup_git.core.digests import md5_hex
 from soup_git.core.manifest import WEIGHTS
 from soup_git.errors import FatalError
-from soup_git.storage.dvcconfig import DvcConfig
+from soup_git.storage.dvcconfig import DvcConfig, can_hold
 from soup_git.storage.dvcfiles import POINTER_SUFFIX
 from soup_git.storage.dvcobjects import address, folder_listing, md5_of_file, walk
 from soup_git.storage.files import (
@@ -266,6 +267,8 @@ class DvcRepo:
 
         `progress` shows its bars where stderr is a terminal.
         """
+        if folder is None:
+            self._refuse_without_git()
         shown = progress and sys.stderr.isatty()
         done = subprocess.run(
             [sys.executable, "-P", "-m", "dvc", *arguments],
@@ -281,6 +284,7 @@ class DvcRepo:
         """Run a `dvc` that leaves processes behind: they write to `log`, never to our streams,
         and in a session of their own hear no Ctrl-C and no closing terminal.
         """
+        self._refuse_without_git()
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as file:
             done = subprocess.run(
@@ -303,6 +307,7 @@ class DvcRepo:
         they alone run, whatever changed. `waiting` is called once when it has to wait. Returns DVC's
         exit code. `python` in a stage's command is the one that runs us.
         """
+        self._refuse_without_git()
         command = [sys.executable, "-P", "-m", "dvc", "--wait-for-lock", "repro"]
         command += ["--force", "--single-item"] if force else []
         command += stages
@@ -317,6 +322,24 @@ class DvcRepo:
             )
             if code in {0, _INTERRUPTED} or not self.is_busy:
                 return code
+
+    def _refuse_without_git(self) -> None:
+        """DVC finds git's folder by `.git` alone, and does not look at GIT_DIR."""
+        if not self.shares_cache and not can_hold(self.cache_dir):
+            raise FatalError(
+                f"DVC cannot be told of the cache at {self.cache_dir}: its configuration holds"
+                " plain text of one line",
+                hint="mv the main work tree to a plain name, then git worktree repair there",
+            )
+        is_found = any((folder / ".git").exists() for folder in (self.root, *self.root.parents))
+        if is_found or self.config.section("core").get("no_scm", "").lower() == "true":
+            return
+        named = shlex.quote(f"gitdir: {self._common_dir}")
+        raise FatalError(
+            f"DVC does not look at GIT_DIR, and there is no .git in {self.root}",
+            hint=f"cd {shlex.quote(str(self.root))} && printf '%s\\n' {named} > .git"
+            " && git config core.bare false; then again, without GIT_DIR",
+        )
 
     def status(self) -> dict[str, Any]:
         """`dvc status --json`: stage -> what changed."""

@@ -37,26 +37,25 @@ def _listed(printed: bytes) -> Iterator[tuple[list[str], str]]:
         yield meta.split(" "), path
 
 
-def branches_checked_out(printed: Sequence[str]) -> dict[str, str]:
-    """Branch -> work tree, of `git worktree list --porcelain`."""
-    found, folder = {}, ""
-    for line in printed:
-        key, _, value = line.partition(" ")
-        if key == "worktree":
-            folder = value
-        elif key == "branch":
-            found[value.removeprefix("refs/heads/")] = folder
+@dataclass(frozen=True)
+class WorkTree:
+    folder: Path | None
+    """None of a bare repository; a linked one may be gone."""
+    branch: str | None
+
+
+def work_trees(printed: bytes) -> list[WorkTree]:
+    """Of `git worktree list --porcelain -z`: the main one, then the linked ones."""
+    found = []
+    for block in printed.split(b"\0\0"):
+        if not block:
+            continue
+        told = dict(line.partition(b" ")[::2] for line in block.split(b"\0"))
+        folder = None if b"bare" in told else Path(os.fsdecode(told[b"worktree"]))
+        branch = told.get(b"branch")
+        name = None if branch is None else os.fsdecode(branch).removeprefix("refs/heads/")
+        found.append(WorkTree(folder, name))
     return found
-
-
-def work_tree_folders(printed: bytes) -> list[Path]:
-    """Of `git worktree list --porcelain -z`, linked ones too; some may be gone."""
-    blocks = [block.split(b"\0") for block in printed.split(b"\0\0") if block]
-    return [
-        Path(os.fsdecode(lines[0].removeprefix(b"worktree ")))
-        for lines in blocks
-        if b"bare" not in lines
-    ]
 
 
 @dataclass(frozen=True)

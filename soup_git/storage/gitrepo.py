@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
@@ -28,10 +29,10 @@ from soup_git.storage.gitfailures import in_words, lock_in_the_way, seconds_old
 from soup_git.storage.gitformats import (
     RefUpdate,
     TreeEntry,
-    branches_checked_out,
+    WorkTree,
     transaction,
     tree_entries,
-    work_tree_folders,
+    work_trees,
 )
 from soup_git.storage.gitindex import GitIndex
 from soup_git.storage.gitobjects import ObjectReader
@@ -53,36 +54,60 @@ _SETTLED = ("-c", "log.showSignature=false")
 class GitRepo:
     """Questions put to one repository and the few changes made to it, as named functions."""
 
-    def __init__(self, root: Path, here: Path | None = None) -> None:
-        """`root` is the top of the work tree, `here` the folder in it that one stands in."""
+    def __init__(
+        self, root: Path, here: Path | None = None, place: Mapping[str, str] | None = None
+    ) -> None:
+        """`root` is the top of the work tree, `here` the folder in it that one stands in.
+
+        `place` has the variables that say where the rest is; without them it is where git finds
+        it from `root`, whatever the environment says of another repository, as it does in a hook.
+        """
         self.root = root
         self.here = root if here is None else here
+        self._place = place or {}
 
     @classmethod
     def discover(cls, start: Path) -> GitRepo:
         """The repository around `start`; raises when there is none, or none with files."""
+        told = _told_places(start)
         found = _start(
-            ["rev-parse", "--is-bare-repository", "--is-inside-work-tree", "--show-cdup"], start
-        )
+            ["rev-parse", "--is-bare-repository", "--is-inside-git-dir", "--show-toplevel"],
+            start, env=told,
+        )  # fmt: skip
+        bare, in_git_dir, top = [*_text(found.stdout).split("\n", 2), "", ""][:3]
+        if bare == "true":
+            raise FatalError(
+                "this is a bare repository: it has no work tree to keep adapters in",
+                hint="git clone it, then git soup init in the clone",
+            )
+        if in_git_dir == "true" and not told.get("GIT_WORK_TREE"):
+            raise FatalError(
+                "this is git's own folder, not a work tree",
+                hint="cd .. to the work tree, then again",
+            )
         if found.returncode:
             message = _text(found.stderr).strip().removeprefix("fatal: ").split("\n")[0]
             if "dubious ownership" in message:
                 command = f"git config --global --add safe.directory {shlex.quote(str(start))}"
                 raise FatalError(message, hint=f"if you trust it: {command}")
             raise FatalError(message or "not a git repository", hint="git init, then git soup init")
-        bare, inside_tree, up = [*_text(found.stdout).split("\n"), "", ""][:3]
-        if bare == "true":
-            raise FatalError(
-                "this is a bare repository: it has no work tree to keep adapters in",
-                hint="git clone it, then git soup init in the clone",
-            )
-        if inside_tree != "true":
-            raise FatalError(
-                "this is git's own folder, not a work tree",
-                hint="cd .. to the work tree, then again",
-            )
-        here = start.resolve()
-        return cls(Path(os.path.normpath(here / up)), here)
+        root, here = Path(top.removesuffix("\n")), start.resolve()
+        if not here.is_relative_to(root):
+            here = root
+        if "GIT_DIR" not in told:
+            return cls(root, here, told)
+        asked = ["rev-parse", "--absolute-git-dir"]
+        found_here = _start(asked, root).stdout
+        if found_here and found_here == _start(asked, root, env=told).stdout:
+            # What git would find by itself, as in a hook: DVC and trainings, which we start in
+            # this and in other work trees, are better not told.
+            for name in _PLACES:
+                os.environ.pop(name, None)
+                told.pop(name, None)
+            return cls(root, here, told)
+        place = {**told, "GIT_WORK_TREE": str(root)}
+        os.environ.update(place)
+        return cls(root, here, place)
 
     # -- starting git ---------------------------------------------------------------------
 
@@ -94,7 +119,7 @@ class GitRepo:
         env: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[bytes]:
         """Run git at the top of the work tree; a failure is a `FatalError` with git's words."""
-        done = _start(arguments, self.root, input=input, env=env)
+        done = _start(arguments, self.root, input=input, env={**self._place, **(env or {})})
         if check and done.returncode:
             raise self.failure(arguments, done)
         return done
@@ -102,7 +127,7 @@ class GitRepo:
     def run_in_view(self, *arguments: str) -> int:
         """Run git with the user's own streams, for what git itself reports; returns its exit code."""
         command = [_git(), "-C", str(self.root), *arguments]
-        return subprocess.run(command, check=False, env=_environment(None)).returncode
+        return subprocess.run(command, check=False, env=_environment(self._place)).returncode
 
     def text(self, *arguments: str, **options: object) -> str:
         return _text(self.run(*arguments, **options).stdout).rstrip("\n")  # type: ignore[arg-type]
@@ -149,16 +174,12 @@ class GitRepo:
     # -- where things are -----------------------------------------------------------------
 
     @cached_property
-    def _folders(self) -> tuple[str, str, str]:
-        git, common, hooks = self.lines(
-            "rev-parse",
-            "--path-format=absolute",
-            "--git-dir",
-            "--git-common-dir",
-            "--git-path",
-            "hooks",
-        )
-        return git, common, hooks
+    def _folders(self) -> list[str]:
+        asked = (["--git-dir"], ["--git-common-dir"], ["--git-path", "hooks"])
+        words = ["rev-parse", "--path-format=absolute"]
+        found = self.text(*words, *(word for one in asked for word in one)).split("\n")
+        # A path with a line feed is one answer of several lines.
+        return found if len(found) == 3 else [self.text(*words, *one) for one in asked]
 
     @property
     def git_dir(self) -> Path:
@@ -180,8 +201,20 @@ class GitRepo:
     @cached_property
     def main_work_tree(self) -> Path | None:
         """The work tree that the others were linked from; None when the repository is bare."""
-        first = self.text("worktree", "list", "--porcelain").split("\n\n")[0].split("\n")
-        return None if "bare" in first else Path(first[0].removeprefix("worktree "))
+        return self._listed_work_trees[0].folder
+
+    @property
+    def _listed_work_trees(self) -> list[WorkTree]:
+        """All of them, the main one first."""
+        main, *linked = work_trees(self.run("worktree", "list", "--porcelain", "-z").stdout)
+        # git guesses the main one from where its own folder is: wrong in a submodule, and where
+        # core.worktree or GIT_WORK_TREE names it.
+        if not self.is_linked_work_tree:
+            return [replace(main, folder=self.root), *linked]
+        named = self.config_values("core.worktree")
+        if named:
+            main = replace(main, folder=Path(os.path.normpath(self.common_dir / named[-1])))
+        return [main, *linked]
 
     # -- revisions and objects ------------------------------------------------------------
 
@@ -211,11 +244,15 @@ class GitRepo:
 
     def checked_out(self) -> dict[str, str]:
         """Branch -> the work tree that has it checked out, over all linked work trees."""
-        return branches_checked_out(self.lines("worktree", "list", "--porcelain"))
+        return {
+            tree.branch: str(tree.folder)
+            for tree in self._listed_work_trees
+            if tree.branch is not None
+        }
 
     def work_trees(self) -> list[Path]:
         """The folders of all work trees, linked ones too; some may be gone."""
-        return work_tree_folders(self.run("worktree", "list", "--porcelain", "-z").stdout)
+        return [tree.folder for tree in self._listed_work_trees if tree.folder is not None]
 
     def commits_among(self, words: Sequence[str]) -> list[str]:
         """Those of some object ids that name a commit which is here."""
@@ -263,7 +300,7 @@ class GitRepo:
         done = subprocess.run(
             [_git(), "-C", str(self.root), "cat-file", "blob", oid],
             stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.PIPE,
-            check=False, env=_environment(None),
+            check=False, env=_environment(self._place),
         )  # fmt: skip
         if done.returncode:
             raise self.failure(["cat-file"], done, "git fsck")
@@ -286,7 +323,7 @@ class GitRepo:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=_environment(None),
+            env=_environment(self._place),
         )
 
     def _reader_ended(self, name: str) -> FatalError:
@@ -404,7 +441,7 @@ class GitRepo:
         env: Mapping[str, str] | None = None,
     ) -> str:
         words = [*flags, *(word for parent in parents for word in ("-p", parent))]
-        done = self.run("commit-tree", tree, *words, "-F", "-", input=message.encode(), env=env)
+        done = self.run("commit-tree", tree, *words, "-F", "-", input=os.fsencode(message), env=env)
         return _text(done.stdout).strip()
 
     def create_tag(
@@ -511,7 +548,9 @@ class GitRepo:
         process = subprocess.Popen(
             [_git(), "-C", str(self.root), *words],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env=_environment({"GIT_TERMINAL_PROMPT": os.environ.get("GIT_TERMINAL_PROMPT", "1")}),
+            env=_environment({
+                **self._place, "GIT_TERMINAL_PROMPT": os.environ.get("GIT_TERMINAL_PROMPT", "1")
+            }),
         )  # fmt: skip
         assert process.stderr is not None  # noqa: S101 - for the type checker
         said, out = b"", b""
@@ -552,11 +591,35 @@ def _git() -> str:
     return found
 
 
+_PLACES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY")
+_OF_ONE_REPOSITORY = (*_PLACES, "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_IMPLICIT_WORK_TREE")
+
+
+def _told_places(start: Path) -> dict[str, str]:
+    """What the environment says of where the repository around `start` is, paths made absolute.
+
+    It says so of the current folder, and of the work tree that it names; not of another folder:
+    in a hook, another work tree or a scratch clone is another repository.
+    """
+    told = {name: os.environ[name] for name in _OF_ONE_REPOSITORY if os.environ.get(name)}
+    if "GIT_DIR" not in told and "GIT_WORK_TREE" not in told:
+        return {name: told[name] for name in told if _is_here(start)}
+    if not _is_here(start) and Path(told.get("GIT_WORK_TREE", "")).absolute() != start.absolute():
+        return {}
+    # Relative to where we are; git is started at the top.
+    return {n: str(Path(v).absolute()) if n in _PLACES else v for n, v in told.items()}
+
+
+def _is_here(start: Path) -> bool:
+    return start.resolve() == Path.cwd().resolve()
+
+
 def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
     # Messages are parsed in a few places; a background refresh of the index by a command
     # that only reads would take index.lock away from the user's own git.
+    ours = {k: v for k, v in os.environ.items() if k not in _OF_ONE_REPOSITORY}
     return {
-        **os.environ, "LC_ALL": "C.UTF-8", "LANGUAGE": "C", "GIT_OPTIONAL_LOCKS": "0",
+        **ours, "LC_ALL": "C.UTF-8", "LANGUAGE": "C", "GIT_OPTIONAL_LOCKS": "0",
         "GIT_TERMINAL_PROMPT": os.environ.get("GIT_TERMINAL_PROMPT", "0"),
         "GIT_SOUP_ACTIVE": "1", **(extra or {}),
     }  # fmt: skip

@@ -118,7 +118,7 @@ def _in_work_trees(git: GitRepo) -> Iterator[bytes]:
     for folder in git.work_trees():
         if not folder.is_dir():
             continue
-        tree = GitRepo(folder)
+        tree = git if folder == git.root else GitRepo(folder)
         for path in tree.paths("ls-files", "--cached", "--others", "--", *_PATHS):
             data = bytes_of(folder / path)
             if data is not None:
