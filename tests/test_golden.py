@@ -29,6 +29,7 @@ from tests.golden.asked import (
     SETS,
     TEMPLATES,
     answered,
+    changed_in,
     lasting,
     open_set,
     unpack,
@@ -70,7 +71,7 @@ def test_what_was_said_is_still_said(
         wrong += [f"{name}: {what}\n{done.stderr}" for what in differences(before, after, name)]
     assert not wrong, "\n".join(wrong)
     assert len(known) > 20
-    assert git("status", "--porcelain", "--untracked-files=no", cwd=root).stdout == ""
+    assert changed_in(root, git) == []
 
 
 def differences(before: Any, after: Any, at: str) -> Iterator[str]:

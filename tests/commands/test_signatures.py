@@ -208,13 +208,16 @@ def test_options_of_one_command_go_before_the_configuration(
     configure(git, ssh(tmp_path))
     soup("tag", "support", "-s")
     git("verify-tag", "support/v1")
+    git("tag", "-d", "support/v1")
     soup("tag", "support")
-    assert git("verify-tag", "support/v2", check=False).returncode == 1
+    assert git("verify-tag", "support/v1", check=False).returncode == 1
+    git("tag", "-d", "support/v1")
     git("config", "tag.forceSignAnnotated", "true")
     soup("tag", "support")
-    git("verify-tag", "support/v3")
+    git("verify-tag", "support/v1")
+    git("tag", "-d", "support/v1")
     soup("tag", "support", "--no-sign")
-    assert git("verify-tag", "support/v4", check=False).returncode == 1
+    assert git("verify-tag", "support/v1", check=False).returncode == 1
     done = soup("tag", "support", "--as", "prod", "--sign", check=False)
     assert done.returncode == 129
     assert "is a label" in done.stderr
