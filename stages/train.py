@@ -77,10 +77,11 @@ def main() -> int:
             results=config_file.parent,
             on_checkpoint=recorder.record,
             gate=gate_of(workspace, config),
+            watch=lambda run: setattr(recorder, "base_load", run.base_load),
             pinned={"base_model_sha": lock.base_model_sha},
         )
 
-    manifest = manifest_of(home.workspace, output, adapter, keep=True)
+    manifest = manifest_of(home.workspace, output, adapter, keep=True, base_load=recorder.base_load)
     write_atomically(output / MANIFEST, manifest.text().encode())
     keep_in_experiment(workspace, *(inside_folder(adapter, name) for name in (CONFIG, MANIFEST)))
     folder = config_file.parent

@@ -11,10 +11,12 @@ import typer
 from soup_git.cli.app import app, open_workspace, show_report
 from soup_git.cli.options import (
     AdapterOption,
+    BaseAsOption,
     JsonOption,
     OutputOption,
     Page,
     PageOption,
+    base_as_of,
 )
 from soup_git.errors import ExitCode
 
@@ -223,6 +225,7 @@ def merge(
     allow_python: Annotated[
         bool, typer.Option("--allow-python", help="Let the suite run scorers of the workspace.")
     ] = False,
+    base_as: BaseAsOption = None,
     budget: Annotated[
         str | None,
         typer.Option(
@@ -323,6 +326,8 @@ def merge(
     named = [*(specs or []), *(more or [])]
     if allow_python and suite is None:
         raise typer.BadParameter("--allow-python is for the suite of --eval")
+    if base_as is not None and suite is None:
+        raise typer.BadParameter("--base-as is how the suite of --eval asks")
     if not named:
         raise typer.BadParameter("name the adapters to merge, or without -o the revisions")
     searching = SearchRequest(
@@ -332,7 +337,7 @@ def merge(
         _refuse("without -o DIR", {
             "--adapter": more, "--expr": expression, "--space": space,
             "--normalize": normalize, "--base": base, "--allow-cross-base": allow_cross_base,
-            "--without": without, "--keep": keep, "--force": force, "--eval": suite, "--json": as_json or form is not Page.table,
+            "--without": without, "--keep": keep, "--force": force, "--eval": suite, "--base-as": base_as, "--json": as_json or form is not Page.table,
             **dict.fromkeys(searching.given(), True),
         })  # fmt: skip
         from soup_git.commands import mergecommit
@@ -359,7 +364,7 @@ def merge(
     request = command.MergeRequest(
         named, output, strategy or "linear", weights, expression, density, seed, rank, space,
         normalize, allow_cross_base, base, force, without or (), keep or (), suite, allow_python,
-        searching,
+        base_as_of(base_as), searching,
     )  # fmt: skip
     show_report(command.merge(open_workspace(), request), form, as_json)
     return 0

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from soup_git.cli.app import app, open_workspace, show_report
-from soup_git.cli.options import AdapterOption, JsonOption, OutputOption, Page, PageOption
+from soup_git.cli.options import (
+    AdapterOption,
+    BaseAsOption,
+    JsonOption,
+    OutputOption,
+    Page,
+    PageOption,
+    base_as_of,
+)
 
 if TYPE_CHECKING:
     from soup_git.storage.workspace import Workspace
@@ -110,6 +118,7 @@ def bisect(
     suite: Annotated[
         Path | None, typer.Option("--suite", metavar="S", help="The suite that has the metric.")
     ] = None,
+    base_as: BaseAsOption = None,
     then_blame: Annotated[
         bool,
         typer.Option(
@@ -148,10 +157,12 @@ def bisect(
         report = bisectlog.replay(workspace, Path(specs[1]))
     else:
         _check_probe(command, metric, drop, suite, timeout)
+        if base_as is not None and metric is None and not then_blame:
+            raise typer.BadParameter("--base-as goes with --metric; a command loads its own base")
         _check_blame(then_blame, dataset, metric)
         request = verb.Request(
             specs, command, adapter, timeout, noise, confidence, most, jobs, scheduler, budget,
-            metric, drop or "", suite,
+            metric, drop or "", suite, base_as_of(base_as),
         )  # fmt: skip
         workspace = open_workspace()
         if then_blame:

@@ -8,7 +8,14 @@ from typing import Annotated
 import typer
 
 from soup_git.cli.app import app, group, open_workspace, show_report
-from soup_git.cli.options import JsonOption, OutputOption, Page, PageOption
+from soup_git.cli.options import (
+    BaseAsOption,
+    JsonOption,
+    OutputOption,
+    Page,
+    PageOption,
+    base_as_of,
+)
 from soup_git.errors import ExitCode
 
 suite_app = group(
@@ -52,6 +59,7 @@ def evaluate(
     suite: SuiteOption,
     baseline: BaselineOption = None,
     base: BaseOption = None,
+    base_as: BaseAsOption = None,
     batch_size: BatchOption = None,
     threads: ThreadsOption = None,
     allow_python: PythonOption = False,
@@ -76,7 +84,7 @@ def evaluate(
         raise typer.BadParameter("--metrics holds the scores of one adapter: name one")
     request = command.EvalRequest(
         specs, suite, baseline, base, batch_size, threads, allow_python, not no_cache,
-        not no_note, metrics,
+        not no_note, metrics, base_as=base_as_of(base_as),
     )  # fmt: skip
     show_report(command.evaluate(open_workspace(), request), form, as_json, output)
     return ExitCode.OK
@@ -90,6 +98,7 @@ def gate(
     ] = None,
     baseline: BaselineOption = None,
     base: BaseOption = None,
+    base_as: BaseAsOption = None,
     batch_size: BatchOption = None,
     threads: ThreadsOption = None,
     allow_python: PythonOption = False,
@@ -104,7 +113,7 @@ def gate(
 
     request = EvalRequest(
         [spec] if spec else [], suite, baseline, base, batch_size, threads, allow_python,
-        not no_cache,
+        not no_cache, base_as=base_as_of(base_as),
     )  # fmt: skip
     report, code = command.gate(open_workspace(), request)
     show_report(report, form, as_json, output)
@@ -122,6 +131,7 @@ def compare(
         ),
     ],
     base: BaseOption = None,
+    base_as: BaseAsOption = None,
     max_new_tokens: Annotated[
         int,
         typer.Option(
@@ -137,7 +147,9 @@ def compare(
     """Show what two adapters say to the same prompts, side by side."""
     from soup_git.commands import compare as command
 
-    request = command.CompareRequest(a, b, prompts, base, max_new_tokens, batch_size, threads)
+    request = command.CompareRequest(
+        a, b, prompts, base, max_new_tokens, batch_size, threads, base_as_of(base_as)
+    )
     show_report(command.compare(open_workspace(), request), form, as_json, output)
     return ExitCode.OK
 

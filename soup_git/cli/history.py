@@ -9,7 +9,15 @@ from typing import Annotated
 import typer
 
 from soup_git.cli.app import app, open_workspace, show_report
-from soup_git.cli.options import AdapterOption, JsonOption, OutputOption, Page, PageOption
+from soup_git.cli.options import (
+    AdapterOption,
+    BaseAsOption,
+    JsonOption,
+    OutputOption,
+    Page,
+    PageOption,
+    base_as_of,
+)
 
 _BLAME_HELP = """\b
 Without --dataset: who. For each module the commit that last changed it, and how much it
@@ -76,6 +84,7 @@ def blame(
         str | None,
         typer.Option("--base", metavar="MODEL", help="The base model, instead of the adapter's."),
     ] = None,
+    base_as: BaseAsOption = None,
     batch_size: Annotated[
         int | None, typer.Option("--batch-size", metavar="N", min=1, help="Rows a pass.")
     ] = None,
@@ -106,6 +115,7 @@ def blame(
         given = {
             "--layer": layers, "--per": per, "--budget": budget, "--shards": shards,
             "--against": against, "--plan-only": plan_only, "--base": base,
+            "--base-as": base_as,
             "--batch-size": batch_size, "--threads": threads,
             "--jobs": jobs, "--scheduler": scheduler,
         }  # fmt: skip
@@ -124,7 +134,7 @@ def blame(
     request = ablation.AblationRequest(
         spec, dataset, [*(layers or []), *([module] if module else [])], per or Per.module,
         budget or "5m", shards or 4, against, base, batch_size, threads, adapter,
-        jobs or 1, scheduler,
+        jobs or 1, scheduler, base_as_of(base_as),
     )  # fmt: skip
     if plan_only:
         show_report(ablation.plan(open_workspace(), request), form, as_json, output)

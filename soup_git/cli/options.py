@@ -14,6 +14,15 @@ class Format(StrEnum):
     json = "json"
 
 
+class BaseAs(StrEnum):
+    """How a base is loaded for an adapter: core/baseload.py has the words."""
+
+    trained = "trained"
+    full = "full"
+    four = "4bit"
+    eight = "8bit"
+
+
 class Page(StrEnum):
     """The formats of a report that people read in a browser or a pull request."""
 
@@ -36,7 +45,21 @@ OutputOption = Annotated[
         "-o", "--output", metavar="FILE", help="Write the report to FILE, whole or not at all."
     ),
 ]
+BaseAsOption = Annotated[
+    BaseAs | None,
+    typer.Option(
+        "--base-as",
+        help="Load the base as each adapter was trained on it, or for all in full, or in few bits."
+        "  [default: trained]",
+        show_default=False,
+    ),
+]
 AdapterOption = Annotated[
     str | None,
     typer.Option("--adapter", metavar="PATH", help="Which adapter, where a revision has several."),
 ]
+
+
+def base_as_of(option: BaseAs | None) -> str:
+    """What was asked for, or the default."""
+    return (option or BaseAs.trained).value

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from soup_git.commands.diff import ROWS_IN_TABLE
-from soup_git.commands.eval import EvalRequest, Named, opened
+from soup_git.commands.eval import EvalRequest, Named, loaded_in_words, opened
+from soup_git.core.baseload import TRAINED
 from soup_git.core.drift import bar, common_prefix, natural, place
 from soup_git.core.durations import parse_budget, spoken
 from soup_git.errors import FatalError
@@ -51,6 +52,7 @@ class AblationRequest:
     """Models that measure at once, in this process."""
     scheduler: str | None = None
     """Instead: the workers of this Dask scheduler."""
+    base_as: str = TRAINED
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,9 @@ class AblationReport:
     notes: list[str]
     shown: int
     """Rows of the table."""
+    base_as: str = TRAINED
+    base_load: str = ""
+    """How the base was loaded, in words; empty for the base as it is."""
 
     @property
     def title(self) -> str:
@@ -144,6 +149,8 @@ class AblationReport:
             f"{self.title}: loss {total.loss:.4f}, {other} {total.loss_without:.4f}"
             f" ({signed(total.effect)}{_interval(total.low, total.high)}), {total.rows} rows"
         )
+        if self.base_load:
+            head += f", base {self.base}{loaded_in_words(self.base_as, self.base_load)}"
         hidden = len(self.modules) - self.shown
         more = f"… {hidden} more (--format json has all, html the map)" if hidden > 0 else ""
         header = (self.per, "effect>", f"{self.confidence:.0%}", "place", "", "")
@@ -244,6 +251,8 @@ def ablate(workspace: Workspace, request: AblationRequest) -> AblationReport:
             seconds=round(outcome.seconds, 3),
             notes=[f"note: {note}" for note in outcome.notes],
             shown=len(outcome.parts),
+            base_as=request.base_as,
+            base_load=runner.choice.load.words(),
         )
 
 
@@ -267,10 +276,11 @@ def _prepared(
     settings = EvalRequest(
         [request.spec], request.dataset, request.against, request.base, request.batch_size,
         request.threads, use_cache=False, write_note=False, adapter=request.adapter,
+        base_as=request.base_as,
     )  # fmt: skip
     with (
         _pool(request) as workers,
-        opened(workspace, settings) as (runner, (one,), named),
+        opened(workspace, settings, shared=True) as (runner, (one,), named),
     ):
         if one.candidate is None:
             raise FatalError(

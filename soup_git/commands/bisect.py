@@ -23,6 +23,7 @@ from soup_git.commands.bisectreport import (
     short,
 )
 from soup_git.commands.bisectsearch import noise_of, search_for, tell
+from soup_git.core.baseload import TRAINED
 from soup_git.core.bisection import Contradiction, Found, Verdict, most_probes
 from soup_git.core.bisectlog import Log, Question, Told
 from soup_git.core.durations import parse_budget, parse_duration, spoken
@@ -63,6 +64,7 @@ class Request:
     """Instead of a command; `drop` and `suite` come with it."""
     drop: str = ""
     suite: Path | None = None
+    base_as: str = TRAINED
 
 
 def plan(workspace: Workspace, request: Request) -> PlanReport:
@@ -124,7 +126,12 @@ class _Session:
             assert request.suite is not None  # noqa: S101 - for the type checker
             reference = first.materials(self.workspace)
             made = MetricProbe.parse(
-                self.workspace, request.metric, request.drop, request.suite, reference
+                self.workspace,
+                request.metric,
+                request.drop,
+                request.suite,
+                reference,
+                request.base_as,
             )
             return made, dict(made.question())
         inside = Path.cwd().resolve().relative_to(self.workspace.root.resolve()).as_posix()

@@ -40,7 +40,9 @@ def then_blame(
     broken, good = specs[str(report.first_broken)], specs[report.last_good]
     rows = dataset or _prompts_of(workspace, request)
     try:
-        found = ablate(workspace, AblationRequest(broken, rows, against=good))
+        found = ablate(
+            workspace, AblationRequest(broken, rows, against=good, base_as=request.base_as)
+        )
     except FatalError as error:
         say(f"no blame: {error}")
         return report

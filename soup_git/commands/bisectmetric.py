@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from soup_git.commands.eval import EvalRequest, resolve, runner_for
+from soup_git.core.baseload import TRAINED
 from soup_git.core.bisection import Verdict
 from soup_git.core.yamllines import nearest
 from soup_git.errors import FatalError
@@ -49,10 +50,17 @@ class MetricProbe:
     suite_sha: str
     reference: Materials
     """The first checkpoint."""
+    base_as: str = TRAINED
 
     @classmethod
     def parse(
-        cls, workspace: Workspace, metric: str, drop: str, suite: Path, reference: Materials
+        cls,
+        workspace: Workspace,
+        metric: str,
+        drop: str,
+        suite: Path,
+        reference: Materials,
+        base_as: str,
     ) -> MetricProbe:
         """Raises FatalError for a suite that cannot be read, a score that it does not have."""
         from soup_git.evaluation.suite import load_suite
@@ -75,14 +83,15 @@ class MetricProbe:
                 hint="--metric TASK.SCORE",
             )
         path = suite.resolve().relative_to(root).as_posix()
-        return cls(metric, drop, path, found.sha256, reference)
+        return cls(metric, drop, path, found.sha256, reference, base_as)
 
     def question(self) -> dict[str, str]:
         """What the log and the notes keep."""
-        return {
+        asked = {
             "metric": self.metric, "drop": self.drop, "suite": self.suite,
             "suite_sha": self.suite_sha,
         }  # fmt: skip
+        return asked if self.base_as == TRAINED else {**asked, "base_as": self.base_as}
 
     def judge(self, folder: Path, root: Path, flag: Flag, echo: str | None) -> Outcome:
         started = time.monotonic()
@@ -131,7 +140,7 @@ class _Judging:
             laid_out(self._workspace, probe.reference, Path(name)) as folder,
         ):
             named = resolve(self._workspace, str(folder))
-            settings = EvalRequest([str(folder)], root / probe.suite)
+            settings = EvalRequest([str(folder)], root / probe.suite, base_as=probe.base_as)
             # Held until this is forgotten: closing a runner gives up its model.
             self._runner = ExitStack().enter_context(runner_for(self._workspace, [named], settings))
             self._first = self._score(folder)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from soup_git.commands.eval import EvalRequest, opened
+from soup_git.commands.eval import EvalRequest, loaded_in_words, opened
+from soup_git.core.baseload import TRAINED
 from soup_git.errors import FatalError
 from soup_git.render.heatmap import HeatMap
 from soup_git.render.report import Table
@@ -26,6 +27,7 @@ class CompareRequest:
     max_new_tokens: int = 64
     batch_size: int | None = None
     threads: int | None = None
+    base_as: str = TRAINED
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,9 @@ class CompareReport:
     base: str
     same: int
     samples: list[Sample]
+    base_as: str = TRAINED
+    base_loads: tuple[str, str] = ("", "")
+    """How the base was loaded for each, in words; empty for the base as it is."""
 
     @property
     def title(self) -> str:
@@ -57,6 +62,8 @@ class CompareReport:
 
     def tables(self) -> Sequence[Table | str]:
         head = f"{len(self.samples)} prompts, {self.same} answered the same   base {self.base}"
+        a, b = (loaded_in_words(self.base_as, load) for load in self.base_loads)
+        head += a if a == b else f" ({self.a}:{a or ' as it is'}, {self.b}:{b or ' as it is'})"
         rows = [
             (
                 _short(s.prompt),
@@ -80,18 +87,22 @@ def compare(workspace: Workspace, request: CompareRequest) -> CompareReport:
     prompts = read_prompts(request.prompts)
     asked = EvalRequest(
         [request.a, request.b], request.prompts, base=request.base,
-        batch_size=request.batch_size, threads=request.threads,
+        batch_size=request.batch_size, threads=request.threads, base_as=request.base_as,
     )  # fmt: skip
     decoding = Decoding(max_new_tokens=request.max_new_tokens)
     with opened(workspace, asked) as (runner, named, _):
         texts = [prompt for prompt, _ in prompts]
+        loads = tuple(runner.choice.load_of(one.candidate).words() for one in named)
         first, second = (runner.generate(one.candidate, texts, decoding) for one in named)
     samples = [
         Sample(in_words(prompt), one, two, expected, one == two)
         for (prompt, expected), one, two in zip(prompts, first, second, strict=True)
     ]
     same = sum(sample.same for sample in samples)
-    return CompareReport(request.a, request.b, runner.choice.base, same, samples)
+    return CompareReport(
+        request.a, request.b, runner.choice.base, same, samples, request.base_as,
+        (loads[0], loads[1]),
+    )  # fmt: skip
 
 
 def read_prompts(path: Path) -> list[tuple[Any, str | None]]:

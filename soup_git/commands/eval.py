@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from soup_git.commands.evalnotes import write_notes
 from soup_git.commands.fetching import with_weights
+from soup_git.core.baseload import AS_IT_IS, TRAINED, BaseLoad
 from soup_git.core.notes import Metric
 from soup_git.core.trainconfig import CONFIG_FILE, ConfigPins, parse_config_pins
 from soup_git.errors import FatalError
@@ -24,7 +25,7 @@ from soup_git.storage.workspace import Workspace
 if TYPE_CHECKING:
     from soup_git.evaluation.candidate import Candidate
     from soup_git.evaluation.results import TaskResult
-    from soup_git.evaluation.runner import Runner
+    from soup_git.evaluation.runner import BaseChoice, Runner
 
 BARE = "base"
 """Where an adapter is named: the base model without any."""
@@ -46,6 +47,8 @@ class EvalRequest:
     metrics: Path | None = None
     adapter: str | None = None
     """Which one, where a revision has several."""
+    base_as: str = TRAINED
+    """How the base is loaded: as each adapter was trained, or `full`, `4bit`, `8bit`."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,8 @@ class AdapterScores:
     weights_md5: str | None
     """None for the bare base."""
     scores: list[Score]
+    base_load: str = ""
+    """How the base was loaded for it, in words; empty for the base as it is."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,8 @@ class EvalReport:
     confidence: float
     adapters: list[AdapterScores]
     baseline: AdapterScores | None
+    base_as: str = TRAINED
+    """As each adapter was trained; or what was asked for: full, 4bit, 8bit."""
 
     @property
     def title(self) -> str:
@@ -109,8 +116,15 @@ class EvalReport:
         rows = [[name, *self._cells(name, columns)] for name in names]
         after = "" if self.baseline is None else f"Δ to {self.baseline.spec}; ~ is within the noise"
         counts = sorted({str(s.n) for a in columns for s in a.scores})
-        head = f"suite {self.suite}   base {self.base}   rows {', '.join(counts)}"
-        notes = [line for adapter in columns for line in _failed(adapter)]
+        loads = list(dict.fromkeys(a.base_load for a in columns))
+        how = loaded_in_words(self.base_as, loads[0]) if len(loads) == 1 else ""
+        head = f"suite {self.suite}   base {self.base}{how}   rows {', '.join(counts)}"
+        each = [
+            f"{a.spec}: on the base{loaded_in_words(self.base_as, a.base_load) or ' as it is'}"
+            for a in columns
+            if len(loads) > 1
+        ]
+        notes = each + [line for adapter in columns for line in _failed(adapter)]
         return [head, Table(header, rows, after=after), *notes]
 
     def _cells(self, name: str, columns: Sequence[AdapterScores]) -> list[str]:
@@ -121,6 +135,13 @@ class EvalReport:
             if self.baseline is not None and adapter is not self.baseline:
                 cells.append("–" if score is None else delta(score))
         return cells
+
+
+def loaded_in_words(base_as: str, load: str) -> str:
+    """` (as trained: 4bit)`, ` (4bit)`, to follow the base's name; empty for the base as it is."""
+    if not load:
+        return ""
+    return f" (as trained: {load})" if base_as == TRAINED else f" ({load})"
 
 
 def measured(value: float | None, stderr: float | None) -> str:
@@ -175,14 +196,17 @@ def evaluate(workspace: Workspace, request: EvalRequest) -> EvalReport:
         suite.sha256,
         runner.choice.base,
         CONFIDENCE,
-        [_scores(one, results, baseline) for one, results in found],
-        _scores(against, baseline, None) if against and baseline is not None else None,
+        [_scores(one, results, baseline, runner.choice) for one, results in found],
+        _scores(against, baseline, None, runner.choice)
+        if against and baseline is not None
+        else None,
+        request.base_as,
     )
     if request.metrics is not None:
         write_metrics(request.metrics, found[0][1])
     if request.write_note:
         path = inside(workspace.root, request.suite)
-        write_notes(workspace, suite, path, found, (against, baseline))
+        write_notes(workspace, suite, path, found, (against, baseline), request.base_as)
     return report
 
 
@@ -192,7 +216,10 @@ def _reasons(results: Sequence[TaskResult]) -> str:
 
 
 def _scores(
-    one: Named, results: Sequence[TaskResult], baseline: Sequence[TaskResult] | None
+    one: Named,
+    results: Sequence[TaskResult],
+    baseline: Sequence[TaskResult] | None,
+    choice: BaseChoice,
 ) -> AdapterScores:
     others = {result.name: result for result in baseline or ()}
     scores = []
@@ -222,6 +249,7 @@ def _scores(
         adapter.origin if adapter else "the base model alone",
         adapter.manifest.weights_md5 if adapter else None,
         scores,
+        choice.load_of(one.candidate).words(),
     )
 
 
@@ -257,15 +285,15 @@ class Named:
 
 @contextmanager
 def opened(
-    workspace: Workspace, request: EvalRequest
+    workspace: Workspace, request: EvalRequest, *, shared: bool = False
 ) -> Iterator[tuple[Runner, list[Named], Named | None]]:
-    """A runner for the request's adapters, and these. Nothing is loaded yet."""
+    """A runner for the request's adapters, and these (`runner_for`). Nothing is loaded yet."""
     specs = [*request.specs, *([request.baseline] if request.baseline else [])]
     path = path_among(workspace, [spec for spec in specs if spec != BARE], request.adapter)
     named = [resolve(workspace, spec, path) for spec in request.specs]
     against = resolve(workspace, request.baseline, path) if request.baseline else None
     everyone = [*named, *([against] if against else [])]
-    with runner_for(workspace, everyone, request) as runner:
+    with runner_for(workspace, everyone, request, shared=shared) as runner:
         if request.base is not None:
             named = [on_base(one, runner.choice.base) for one in named]
             against = on_base(against, runner.choice.base) if against else None
@@ -274,11 +302,13 @@ def opened(
 
 @contextmanager
 def runner_for(
-    workspace: Workspace, named: Sequence[Named], request: EvalRequest
+    workspace: Workspace, named: Sequence[Named], request: EvalRequest, *, shared: bool = False
 ) -> Iterator[Runner]:
     """A runner on the base that all of `named` are for, with the request's settings.
 
-    Raises FatalError when one of them is for another base, or does not fit its shapes.
+    Each is asked on the base as it was trained; with `shared` all on one, loaded once. Raises
+    FatalError when one of them is for another base, or does not fit its shapes; with `shared`
+    also where their bases were loaded in two ways.
     """
     from soup_git.evaluation.candidate import refuse_other_head
     from soup_git.evaluation.runner import BaseChoice, Progress, Runner
@@ -288,8 +318,9 @@ def runner_for(
     base, revision, said_by = _base_of(named, request.base, pins)
     known = base_model_pin(workspace, base, network=False, revision=revision)
     choice = BaseChoice(
-        base, revision, pins.trust_remote_code and pins.base == base, known.digest, said_by
-    )
+        base, revision, pins.trust_remote_code and pins.base == base, known.digest, said_by,
+        request.base_as, _bare_load(named, request.base_as, shared=shared), is_shared=shared,
+    )  # fmt: skip
     progress = Progress()
     runner = Runner(
         choice,
@@ -358,6 +389,21 @@ def _base_of(
         "no base model is named: not by the adapters, nor by soup.yaml",
         hint="--base MODEL: a folder, or an id on the hub",
     )
+
+
+def _bare_load(named: Sequence[Named], base_as: str, *, shared: bool) -> BaseLoad:
+    """How the base is loaded for those who do not say it: as for all the others, if these agree."""
+    from soup_git.evaluation.runner import refuse_two_loads
+
+    loads = [
+        (one.spec, one.candidate.base_load.asked_as(base_as))
+        for one in named
+        if one.candidate is not None and (one.adapter is not None or not shared)
+    ]
+    if shared and loads:
+        refuse_two_loads(loads)
+    agreed = {load for _, load in loads}
+    return agreed.pop() if len(agreed) == 1 else AS_IT_IS.asked_as(base_as)
 
 
 def on_base(one: Named, base: str) -> Named:

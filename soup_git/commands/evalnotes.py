@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from soup_git.core.baseload import AS_IT_IS, TRAINED
 from soup_git.core.notes import Baseline, EvalRecord, Gap, Metric
 from soup_git.render.report import say
 from soup_git.storage.notes import note, read_notes
@@ -26,6 +27,7 @@ def write_notes(
     suite_path: str,
     found: Sequence[tuple[Named, Sequence[TaskResult]]],
     against: tuple[Named | None, Sequence[TaskResult] | None],
+    base_as: str = TRAINED,
 ) -> None:
     """A record for each adapter that a commit holds; equal scores are not noted twice."""
     now = datetime.now(UTC).replace(microsecond=0).isoformat()
@@ -38,8 +40,9 @@ def write_notes(
         commit, path = where
         baseline = _baseline(against, results)
         record = EvalRecord(
-            path, one.adapter.manifest.weights_md5, suite_path, suite.sha256, metrics, now, baseline
-        )
+            path, one.adapter.manifest.weights_md5, suite_path, suite.sha256, metrics, now, baseline,
+            _noted_base(one.adapter, base_as),
+        )  # fmt: skip
         by_commit.setdefault(commit, []).append(record)
     for commit, records in by_commit.items():
         there = [replace(r, at=now) for r in read_notes(workspace.git, [commit]).get(commit, [])]
@@ -47,6 +50,12 @@ def write_notes(
         if fresh:
             note(workspace, commit, fresh)
             say(f"noted on {commit[:10]}: git notes --ref=soup show {commit[:10]}")
+
+
+def _noted_base(adapter: Adapter, base_as: str) -> str | None:
+    """What the record says of the base; nothing where the adapter says nothing."""
+    is_said = base_as != TRAINED or adapter.manifest.base_load != AS_IT_IS
+    return base_as if is_said else None
 
 
 def _baseline(

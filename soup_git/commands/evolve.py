@@ -206,6 +206,7 @@ def evolve(
     request: SearchRequest,
     *,
     allow_python: bool,
+    base_as: str,
 ) -> Evolved:
     """Search the weights of a merge of `inputs`. Nothing is written but the state of the search.
 
@@ -225,7 +226,7 @@ def evolve(
     suite = load_suite(suite_path, workspace.root)
     question = _question(
         workspace, inputs, recipe, (inside(workspace.root, suite_path.resolve()), suite),
-        base, request, allow_python=allow_python,
+        base, request, allow_python=allow_python, base_as=base_as,
     )  # fmt: skip
     plan = _plan(question, len(inputs), request, recipe.settings.seed)
     jobs = request.jobs or 1
@@ -274,6 +275,7 @@ def _question(
     request: SearchRequest,
     *,
     allow_python: bool,
+    base_as: str,
 ) -> Question:
     from soup_git.evaluation.candidate import of_adapter
     from soup_git.evaluation.fitness import Question
@@ -300,8 +302,11 @@ def _question(
             hint="--base FOLDER-OF-THE-BASE-MODEL, or --param softmax",
         )
     named = [Named(a.spec, a, of_adapter(a)) for a in adapters]
-    asked = EvalRequest([], Path(suite[0]), base=str(base) if base else None)
-    with runner_for(workspace, named, asked) as runner:
+    asked = EvalRequest(
+        [], Path(suite[0]), base=str(base) if base else None,
+        base_as=base_as,
+    )  # fmt: skip
+    with runner_for(workspace, named, asked, shared=True) as runner:
         choice, template, day = runner.choice, runner.chat_template, runner.template_date
     return Question(
         root=str(workspace.root),

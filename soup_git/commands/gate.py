@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from soup_git.commands.eval import EvalRequest, adapter_here, measured, opened
+from soup_git.commands.eval import EvalRequest, adapter_here, loaded_in_words, measured, opened
+from soup_git.core.baseload import TRAINED
 from soup_git.errors import ExitCode, FatalError
 from soup_git.render.heatmap import HeatMap
 from soup_git.render.report import Table
@@ -29,6 +30,9 @@ class GateReport:
     suite_sha: str
     base: str
     decisions: list[Decision]
+    base_load: str = ""
+    """How the base was loaded for it, in words; empty for the base as it is."""
+    base_as: str = TRAINED
 
     @property
     def title(self) -> str:
@@ -40,6 +44,8 @@ class GateReport:
     def tables(self) -> Sequence[Table | str]:
         against = f" against {self.baseline}" if self.baseline else ""
         head = f"gate {self.verdict}: {self.spec}{against}, suite {self.suite}"
+        if self.base_load:
+            head += f", base {self.base}{loaded_in_words(self.base_as, self.base_load)}"
         rows = [
             (
                 d.name,
@@ -65,7 +71,7 @@ def gate(workspace: Workspace, request: EvalRequest) -> tuple[GateReport, ExitCo
     spec = request.specs[0] if request.specs else adapter_here(workspace)
     asked = EvalRequest(
         [spec], request.suite, baseline, request.base, request.batch_size, request.threads,
-        request.allow_python, request.use_cache,
+        request.allow_python, request.use_cache, base_as=request.base_as,
     )  # fmt: skip
     from soup_git.evaluation.gating import FAILED, WARNING, decide
 
@@ -82,7 +88,15 @@ def gate(workspace: Workspace, request: EvalRequest) -> tuple[GateReport, ExitCo
     verdict = "failed" if FAILED in states else "warning" if WARNING in states else "passed"
     shown = request.specs[0] if request.specs else _short(workspace, spec)
     report = GateReport(
-        verdict, shown, baseline, suite.name, suite.sha256, runner.choice.base, decisions
+        verdict,
+        shown,
+        baseline,
+        suite.name,
+        suite.sha256,
+        runner.choice.base,
+        decisions,
+        runner.choice.load_of(one.candidate).words(),
+        request.base_as,
     )
     return report, ExitCode.CHECK_FAILED if verdict == "failed" else ExitCode.OK
 

@@ -15,11 +15,19 @@ from soup_git.commands.fetching import with_weights
 from soup_git.commands.verdict import Judging, judging, recipe_line
 from soup_git.commands.verdict import tables as verdict_tables
 from soup_git.core.adapter import parse_adapter_config
+from soup_git.core.baseload import TRAINED
 from soup_git.core.beside import facts_of
 from soup_git.core.digests import sha256_hex
 from soup_git.core.expression import coefficients
 from soup_git.core.groups import Grouping, GroupWeights, parse_weights
-from soup_git.core.manifest import CONFIG, MANIFEST, WEIGHTS, Manifest, make_manifest
+from soup_git.core.manifest import (
+    CONFIG,
+    MANIFEST,
+    WEIGHTS,
+    Manifest,
+    base_load_fact,
+    make_manifest,
+)
 from soup_git.core.text import counted
 from soup_git.errors import ExitCode, FatalError
 from soup_git.render.chart import Chart
@@ -68,6 +76,7 @@ class MergeRequest:
     suite: Path | None = None
     """Judge the result on this suite."""
     allow_python: bool = False
+    base_as: str = TRAINED
     search: SearchRequest = field(default_factory=SearchRequest)
 
 
@@ -207,7 +216,7 @@ def merge(workspace: Workspace, request: MergeRequest) -> MergeReport:
         return _written(request, recipe, inputs, notes, judge, selection=selection)
     evolved = evolve(
         workspace, inputs, recipe, request.suite, request.base, request.search,
-        allow_python=request.allow_python,
+        allow_python=request.allow_python, base_as=request.base_as,
     )  # fmt: skip
     return _written(request, recipe, evolved.inputs, [*notes, *evolved.notes], judge, evolved)
 
@@ -234,7 +243,10 @@ def _judge(
     if request.suite is None:
         return None
     base = str(request.base) if request.base is not None else None
-    asked = EvalRequest([], request.suite, base=base, allow_python=request.allow_python)
+    asked = EvalRequest(
+        [], request.suite, base=base, allow_python=request.allow_python,
+        base_as=request.base_as,
+    )  # fmt: skip
     return judging(workspace, adapters, request.suite, asked)
 
 
@@ -469,6 +481,18 @@ def _opened(
     return inputs, notes
 
 
+def _base_load(inputs: Sequence[Input], notes: list[str]) -> tuple[tuple[str, str], ...]:
+    """How the base was loaded for all inputs; nothing, and a note, where they differ in it."""
+    loads = {i.opened.spec: i.opened.adapter.manifest.base_load for i in inputs}
+    if len(set(loads.values())) == 1:
+        return base_load_fact(next(iter(loads.values())))
+    each = "; ".join(f"{n}: {load.words() or 'the base as it is'}" for n, load in loads.items())
+    notes.append(
+        f"they were trained on a base that was loaded in several ways ({each}), the merge on none"
+    )
+    return ()
+
+
 # -- what is written --------------------------------------------------------------------------
 
 
@@ -511,7 +535,10 @@ def _written(
             (folder / name).write_bytes(data)
         manifest = make_manifest(
             config, made.tensors, weights_md5=made.md5, weights_size=made.size, recipe=lines,
-            facts=facts_of((name, sha256_hex(data)) for name, data in files.items()),
+            facts=(
+                *_base_load(inputs, notes),
+                *facts_of((name, sha256_hex(data)) for name, data in files.items()),
+            ),
             where=str(request.output / CONFIG),
         )  # fmt: skip
         (folder / MANIFEST).write_text(manifest.text(), "utf-8")

@@ -90,13 +90,19 @@ def _of_suite(
 ) -> Scores:
     newest = latest(record for record in records if record.suite == suite)
     assert newest is not None  # noqa: S101 - the suite was taken from these records
-    same_suite = [r for r in records if r.suite_sha == newest.suite_sha]
-    there = latest(r for r in others if r.suite_sha == newest.suite_sha)
+    same_suite = [r for r in records if _is_comparable(r, newest)]
+    there = latest(r for r in others if _is_comparable(r, newest))
     found = _compared(newest, same_suite, there, before)
     results = noted_scores(found.record.metrics, found.gaps)
     baseline = None if found.baseline is None else noted_scores(found.baseline, {})
     gate = _held_to(workspace, suite, newest.suite_sha, before.snapshot, after.snapshot)
     return _decided(gate, found.name, results, baseline)
+
+
+def _is_comparable(record: EvalRecord, newest: EvalRecord) -> bool:
+    """One suite, and bases that were loaded alike: each adapter's own, or the one asked for."""
+    own = record.is_on_its_own_base and newest.is_on_its_own_base
+    return record.suite_sha == newest.suite_sha and (own or record.base_as == newest.base_as)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from soup_git.commands.eval import EvalRequest, measured, opened
+from soup_git.commands.eval import BARE, EvalRequest, measured, opened
+from soup_git.core.baseload import FEW_BITS, TRAINED
 from soup_git.core.trainconfig import CONFIG_FILE
 from soup_git.errors import FatalError
 from soup_git.render.report import say
@@ -45,7 +46,9 @@ def gate_of(workspace: Workspace, config: SoupConfig) -> TrainingGate | None:
             f"{block.suite} has no thresholds and there is no baseline: nothing can fail",
             hint="gate: {SCORE: {min: …}} in a task of the suite",
         )
-    return TrainingGate(workspace, block, suite, baseline, config.base)
+    return TrainingGate(
+        workspace, block, suite, baseline, config.base, config.training.quantization
+    )
 
 
 class TrainingGate:
@@ -58,19 +61,25 @@ class TrainingGate:
         suite: Suite,
         baseline: str | None,
         base: str,
+        quantization: str,
     ) -> None:
         self._workspace = workspace
         self._block = block
         self._suite = suite
         self._baseline = baseline
         self._base = base
+        # The bare base is asked as it is loaded here; an adapter, as it was trained.
+        is_bare = baseline == BARE and quantization in FEW_BITS
+        self._base_as = quantization if is_bare else TRAINED
         self._before: list[TaskResult] | None = None
 
     def prepare(self) -> None:
         """Score the baseline, once: the cache knows it the next time."""
         if self._baseline is None:
             return
-        asked = EvalRequest([self._baseline], self._workspace.root / self._block.suite)
+        asked = EvalRequest(
+            [self._baseline], self._workspace.root / self._block.suite, base_as=self._base_as
+        )
         with opened(self._workspace, asked) as (runner, (one,), _):
             if runner.choice.base != self._base:
                 raise FatalError(

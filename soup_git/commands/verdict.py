@@ -32,10 +32,15 @@ def judging(
     UNKNOWN: the merge is as good as it is.
     """
     from soup_git.evaluation.candidate import Candidate, of_adapter
+    from soup_git.evaluation.runner import refuse_two_loads
     from soup_git.evaluation.suite import load_suite
     from soup_git.evaluation.verdict import judge, unknown
 
     suite = load_suite(suite_path, workspace.root)
+    if len(adapters) > 1:
+        refuse_two_loads(
+            [(a.spec, a.manifest.base_load.asked_as(request.base_as)) for a in adapters]
+        )
 
     def verdict(folder: Path, md5: str) -> Verdict:
         from safetensors.torch import load_file
@@ -50,7 +55,7 @@ def judging(
         named = [Named(a.spec, a, of_adapter(a)) for a in adapters]
         named.append(Named("the merge", None, made))
         try:
-            with runner_for(workspace, named, request) as runner:
+            with runner_for(workspace, named, request, shared=True) as runner:
                 if request.base is not None:
                     named = [on_base(one, runner.choice.base) for one in named]
                 *inputs, result = [(one.spec, runner.score(one.candidate, suite)) for one in named]

@@ -19,6 +19,7 @@ from itertools import pairwise
 from typing import Any
 
 from soup_git.core.adapter import INIT, SETS, AdapterConfig, canonical, module_of
+from soup_git.core.baseload import AS_IT_IS, BASE_LOAD, BaseLoad, parse_base_load
 from soup_git.core.digests import sha256_hex
 from soup_git.core.targets import NoTargetError, Target, targets_of
 from soup_git.core.waysout import take_one_side
@@ -33,7 +34,7 @@ CONFLICT_NOTE = "# conflict: "
 """Starts the lines in which the merge driver says, at the top, why it could not merge."""
 
 FILE = "file"
-FACTS = ("base_load", FILE)
+FACTS = (BASE_LOAD, FILE)
 """Header keys of what `adapter_config.json` does not hold, in their order: how the base was loaded
 for the training (JSON), and the files beside the weights (`NAME sha256:HEX`, a line for each)."""
 
@@ -99,6 +100,15 @@ class Manifest:
         return None if base in {None, "-"} else base
 
     @property
+    def base_load(self) -> BaseLoad:
+        """How the base was loaded for the training, as far as is known: else as it is.
+
+        Raises FatalError for a line that this git-soup cannot load a base by.
+        """
+        said = self.get(BASE_LOAD)
+        return AS_IT_IS if said is None else parse_base_load(said, MANIFEST)
+
+    @property
     def modules(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(tensor.module for tensor in self.tensors))
 
@@ -127,6 +137,12 @@ class Manifest:
             .text()
             .encode()
         )
+
+
+def base_load_fact(how: BaseLoad) -> tuple[tuple[str, str], ...]:
+    """The header line that says how the base was loaded; none for the base as it is."""
+    said = how.text()
+    return ((BASE_LOAD, said),) if said else ()
 
 
 def _digest_of(tensor_lines: Iterable[str]) -> str:

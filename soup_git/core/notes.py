@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from soup_git.core.baseload import BASE_AS, TRAINED
 from soup_git.core.digests import MD5_HEX, SHA256_HEX
 from soup_git.core.text import canonical_json
 from soup_git.errors import FatalError
@@ -74,6 +75,9 @@ class EvalRecord:
     at: str
     """ISO 8601, with its offset from UTC."""
     baseline: Baseline | None = None
+    base_as: str | None = None
+    """How the base was loaded: `trained` where the adapter says how that was; or `full`, `4bit`,
+    `8bit`, which were asked for. None is the base as it is, of which nothing was said."""
     schema: str = field(default=SCHEMA, init=False)
 
     def line(self) -> str:
@@ -89,12 +93,19 @@ class EvalRecord:
         }
         if self.baseline is not None:
             body["baseline"] = _baseline_body(self.baseline)
+        if self.base_as is not None:
+            body["base_as"] = self.base_as
         if _record(body) is None:
             raise FatalError(
                 f"these results cannot be noted: {self.adapter} on {self.suite}",
                 hint="every value must be finite, and every record needs a metric and a date",
             )
         return canonical_json(body)
+
+    @property
+    def is_on_its_own_base(self) -> bool:
+        """Whether the base was loaded as the adapter says, not as somebody asked for."""
+        return self.base_as in {None, TRAINED}
 
     def summary(self) -> str:
         """The first metric and how many more there are, for one cell of a table."""
@@ -125,7 +136,8 @@ def note_lines(data: bytes) -> Iterator[bytes]:
 
 
 def latest(records: Iterable[EvalRecord]) -> EvalRecord | None:
-    return max(records, key=lambda record: (moment(record.at), record.line()), default=None)
+    """The newest; one on another base than the adapter's own only where there is none on that."""
+    return max(records, key=lambda r: (r.is_on_its_own_base, moment(r.at), r.line()), default=None)
 
 
 def _record(body: Any) -> EvalRecord | None:
@@ -143,10 +155,13 @@ def _record(body: Any) -> EvalRecord | None:
         and metrics
         and moment(at)
         and (baseline is not None or body.get("baseline") is None)
+        and body.get("base_as") in (None, *BASE_AS)
     )
     if not fits or metrics is None:
         return None
-    return EvalRecord(adapter, weights, suite, suite_sha, metrics, at, baseline)
+    return EvalRecord(
+        adapter, weights, suite, suite_sha, metrics, at, baseline, body.get("base_as")
+    )
 
 
 def _baseline(body: Any) -> Baseline | None:

@@ -53,7 +53,7 @@ class Question:
         both = [a for a in (self.adapter, self.against) if a is not None]
         body = {
             "adapters": [[a.weights_md5, sha256_hex(a.config)] for a in both],
-            "base": self.base.digest or [self.base.base, self.base.revision],
+            "base": self.base.key(),
             "parts": [asdict(part) for part in self.parts],
             "reuse": self.reuse,
             "threads": self.threads,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from soup_git.core.baseload import AS_IT_IS, BaseLoad
 from soup_git.core.digests import sha256_hex
 from soup_git.core.tensornames import canonical
 from soup_git.errors import FatalError
@@ -34,11 +35,19 @@ class Candidate:
     scaling: Mapping[str, float] = field(default_factory=dict)
     own: OwnFiles | None = None
     """The tokenizer and chat template that it brings."""
+    base_load: BaseLoad = AS_IT_IS
+    """How the base was loaded that it was trained on, as far as its manifest says."""
 
     @property
     def base(self) -> str | None:
         base = self.config.get("base_model_name_or_path")
         return base if isinstance(base, str) else None
+
+    @property
+    def whole_modules(self) -> tuple[str, ...]:
+        """Modules that it brings whole, in the place of the base's."""
+        named = self.config.get("modules_to_save")
+        return tuple(sorted(map(str, named))) if isinstance(named, list) else ()
 
     @property
     def revision(self) -> str | None:
@@ -84,4 +93,5 @@ def of_adapter(adapter: Adapter) -> Candidate:
         load=load,
         digest=f"{adapter.manifest.weights_md5}-{config}{tokens}",
         own=own,
+        base_load=adapter.manifest.base_load,
     )

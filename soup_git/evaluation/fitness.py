@@ -79,7 +79,7 @@ class Question:
             "groups": self.groups,
             "suite": self.suite_sha,
             "objective": asdict(self.objective),
-            "base": self.base.digest or [self.base.base, self.base.revision],
+            "base": self.base.key(),
             "chat_template": [self.chat_template, self.template_date],
         }
         return sha256_hex(canonical_json(body).encode())

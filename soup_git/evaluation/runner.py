@@ -14,7 +14,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -22,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from soup_git.core.baseload import AS_IT_IS, TRAINED, BaseLoad
 from soup_git.core.digests import sha256_hex
 from soup_git.core.text import printable
 from soup_git.data.rows import DataRow, Row
@@ -47,8 +48,8 @@ from soup_git.evaluation.scorers import (
 )
 from soup_git.evaluation.suite import Suite, Task
 from soup_git.render.report import say
+from soup_git.training import baseload, templates
 from soup_git.training import model as bases
-from soup_git.training import templates
 from soup_git.training.machine import quiet_bitsandbytes
 from soup_git.training.prepared import Encoded
 from soup_git.training.tokens import encoded
@@ -64,6 +65,28 @@ class BaseChoice:
     digest: str | None = None
     said_by: str = ""
     """What to blame when it cannot be loaded: an adapter's name, an option."""
+    base_as: str = TRAINED
+    """How it is loaded for an adapter: as that one was trained, or full, 4bit, 8bit for all."""
+    load: BaseLoad = AS_IT_IS
+    """How it is loaded for who is no adapter that says so: the bare base, a search's blends."""
+    is_shared: bool = False
+    """Everybody is asked on the base loaded so."""
+
+    def load_of(self, candidate: Candidate | None) -> BaseLoad:
+        """How the base is loaded for one of those who are asked."""
+        if self.is_shared or candidate is None:
+            return self.load
+        return candidate.base_load.asked_as(self.base_as)
+
+    def key(self) -> dict[str, Any]:
+        """What tells it from other bases, for digests."""
+        named = self.digest or [self.base, self.revision]
+        return {
+            "base": named,
+            "as": self.base_as,
+            "load": self.load.text(),
+            "shared": self.is_shared,
+        }
 
     def refuse(self, key: str, what: str, *, hint: str = "") -> FatalError:
         where = f"{self.said_by}: " if self.said_by else ""
@@ -103,6 +126,7 @@ class Runner:
     """Tasks' rows as tokens: what every candidate is asked again."""
 
     def __post_init__(self) -> None:
+        self._loaded_for: tuple[BaseLoad, tuple[str, ...]] = AS_IT_IS, ()
         self.attachments = Attachments(self._load_base)
 
     def __enter__(self) -> Self:
@@ -189,6 +213,7 @@ class Runner:
             yield self.live
             return
         tokenizer, template = self._tools_of(candidate)
+        self._have_base_for(candidate)
         with self.attachments.use(candidate) as module:
             yield Model(
                 module, tokenizer, template, name=self.choice.base, batch_size=self.batch_size or 8
@@ -196,7 +221,12 @@ class Runner:
 
     @contextmanager
     def using_both(self, first: Candidate, second: Candidate) -> Iterator[tuple[Model, str, str]]:
-        """The model with the first on it and the second beside it, and PEFT's names for them."""
+        """The model with the first on it and the second beside it, and PEFT's names for them.
+
+        Raises FatalError where they were trained on bases that are loaded in two ways.
+        """
+        self.refuse_two_loads([first, second])
+        self._have_base_for(first, second)
         tokenizer, template = self._tools_of(first)
         with self.attachments.use_both(first, second) as (module, own, other):
             size = self.batch_size or 8
@@ -214,7 +244,20 @@ class Runner:
                 " names mean the same weights",
             )
 
+    def refuse_two_loads(self, candidates: Sequence[Candidate]) -> None:
+        """Raises FatalError where candidates that share one base are for two loads of it."""
+        refuse_two_loads([(one.name, self.choice.load_of(one)) for one in candidates])
+
     # -- loading ------------------------------------------------------------------------------
+
+    def _have_base_for(self, *candidates: Candidate | None) -> None:
+        """Give the loaded base up where these want it loaded in another way."""
+        load = self.choice.load_of(candidates[0])
+        whole = {name for one in candidates if one is not None for name in one.whole_modules}
+        wanted = load, tuple(sorted(whole)) if load.in_few_bits else ()
+        if wanted != self._loaded_for:
+            self.attachments.close()
+            self._loaded_for = wanted
 
     def _load_base(self) -> Any:
         import torch
@@ -224,11 +267,14 @@ class Runner:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False
-        loaded = bases.load_weights(located, self.choice, dtype=_dtype(device))
+        how, whole = self._loaded_for
+        loaded = baseload.load(
+            located, self.choice, how, device=device, precision=_dtype(device), full=whole
+        )
         if device == "cpu":
             small = loaded.num_parameters() < _SMALL
             torch.set_num_threads(self.threads or (1 if small else len(os.sched_getaffinity(0))))
-        return loaded.to(device)
+        return loaded
 
     def _tokenizer_and_template(self) -> tuple[Any, Any]:
         if self._tools is None:
@@ -280,6 +326,7 @@ class Runner:
         code = source_of(task)
         return {
             "base": self.choice.digest,
+            "base_load": self.choice.load_of(candidate).text(),
             "adapter": candidate.digest if candidate else None,
             "scaling": dict(candidate.scaling) if candidate else {},
             "task": task.name,
@@ -287,7 +334,7 @@ class Runner:
             "chat_template": [self._template_sha(), self.template_date],
             "code": sha256_hex(code.read_bytes()) if code else None,
             "scorers": implementation(),
-            "libraries": versions(),
+            "libraries": versions(few_bits=self.choice.load_of(candidate).in_few_bits),
         }
 
     def _template_sha(self) -> str | None:
@@ -396,6 +443,22 @@ class Runner:
                 self.progress(done, max(total, done), what)
 
         return add
+
+
+def refuse_two_loads(loads: Iterable[tuple[str, BaseLoad]]) -> None:
+    """Raises FatalError where (name, load) of who share one loaded base name two loads of it."""
+    (first, wanted), *others = loads
+    for name, load in others:
+        if load != wanted:
+            raise FatalError(
+                f"{first} and {name} share a base here, and were trained on two: {first} on"
+                f" {in_words(wanted)}, {name} on {in_words(load)}",
+                hint="--base-as full, 4bit or 8bit loads one for both",
+            )
+
+
+def in_words(load: BaseLoad) -> str:
+    return load.words() or "the base as it is"
 
 
 def named_template(choice: str | None, root: Path, tokenizer: Any) -> Any:

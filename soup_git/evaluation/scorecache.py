@@ -19,6 +19,7 @@ from soup_git.storage.files import bytes_of, write_atomically
 
 DECIDING = (
     "core/answers",
+    "core/baseload",
     "data/conversations",
     "data/formats",
     "data/schemas",
@@ -36,11 +37,14 @@ DECIDING = (
     "evaluation/scorers",
     "evaluation/statistics",
     "evaluation/toolcalls",
+    "training/baseload",
     "training/leftout",
     "training/model",
     "training/prepared",
+    "training/quantized",
     "training/templates",
     "training/tokens",
+    "training/turnends",
 )
 """The modules whose text decides a score: how rows become tokens, how the model is loaded and asked,
 how answers are scored. What they are given (a suite's task, base, adapter) is in the question."""
@@ -55,8 +59,12 @@ def implementation(package: Path = Path(__file__).parents[1]) -> str:
     return sha256_hex("".join(map(sha256_hex, sources)).encode())
 
 
-def versions(names: Sequence[str] = LIBRARIES) -> dict[str, str | None]:
-    """What is installed of each, without an import of it; None for nothing."""
+def versions(*, few_bits: bool = False) -> dict[str, str | None]:
+    """What is installed of each, without an import of it; None for nothing.
+
+    With `few_bits` also of what quantizes a base that is loaded in few bits.
+    """
+    names = (*LIBRARIES, "bitsandbytes") if few_bits else LIBRARIES
     found: dict[str, str | None] = dict.fromkeys(names)
     for name in names:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

@@ -15,7 +15,15 @@ from datetime import date
 from pathlib import Path
 
 from soup_git.core.adapter import parse_adapter_config
-from soup_git.core.manifest import CONFIG, MANIFEST, WEIGHTS, Manifest, make_manifest
+from soup_git.core.baseload import AS_IT_IS, BaseLoad
+from soup_git.core.manifest import (
+    CONFIG,
+    MANIFEST,
+    WEIGHTS,
+    Manifest,
+    base_load_fact,
+    make_manifest,
+)
 from soup_git.errors import FatalError
 from soup_git.storage.files import write_atomically
 from soup_git.storage.gitformats import RefUpdate
@@ -38,15 +46,21 @@ class Checkpoint:
     """Seconds of training so far, over all of its sessions."""
 
 
-def manifest_of(workspace: Workspace, folder: Path, path: str, *, keep: bool) -> Manifest:
-    """Store an adapter's weights and return its manifest; `keep` as in `DvcRepo.store_file`."""
+def manifest_of(
+    workspace: Workspace, folder: Path, path: str, *, keep: bool, base_load: BaseLoad
+) -> Manifest:
+    """Store an adapter's weights and return its manifest; `keep` as in `DvcRepo.store_file`.
+
+    `base_load` is how the base was loaded that it was trained on.
+    """
     shown = inside_folder(path, WEIGHTS)
     found = workspace.store_weights(folder / WEIGHTS, shown, keep=keep)
     where = inside_folder(path, CONFIG)
     config = parse_adapter_config((folder / CONFIG).read_bytes(), where)
     return make_manifest(
-        config, found.tensors, weights_md5=found.md5, weights_size=found.size, where=where
-    )
+        config, found.tensors, weights_md5=found.md5, weights_size=found.size,
+        facts=base_load_fact(base_load), where=where,
+    )  # fmt: skip
 
 
 class RunRecorder:
@@ -68,6 +82,8 @@ class RunRecorder:
         self._adapter = adapter
         self._state = state_dir / _STATE
         self._extra = extra
+        self.base_load = AS_IT_IS
+        """How the run's base is loaded: set before the first checkpoint."""
         self._started = time.monotonic()
         self.run, self._launched, self._before = self._resumed(launched)
 
@@ -83,7 +99,9 @@ class RunRecorder:
         """Commit one checkpoint; hearing of the same step twice adds nothing."""
         if self.run is not None and step <= self._last_step():
             return
-        manifest = manifest_of(self._workspace, folder, self._adapter, keep=True)
+        manifest = manifest_of(
+            self._workspace, folder, self._adapter, keep=True, base_load=self.base_load
+        )
         files = self._files(folder, manifest)
         elapsed = self._before + time.monotonic() - self._started
         checkpoint = Checkpoint(step, loss, learning_rate, elapsed)

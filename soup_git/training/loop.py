@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PrinterCallback, Trainer, TrainerCallback
 from transformers.trainer_callback import TrainerState
 
+from soup_git.core.baseload import AS_IT_IS, BaseLoad
 from soup_git.errors import ExitCode, FatalError
 from soup_git.training import adapter, checkpoints, endings, launching, optimizers
 from soup_git.training.curve import UNDECIDED, Curve
@@ -153,6 +154,8 @@ class Run:
         self.state_dir = state_dir
         self.on_checkpoint: OnCheckpoint | None = None
         self.targets = adapter.modules(peft_model)
+        self.base_load: BaseLoad = AS_IT_IS
+        """How the base differs from the base as it is."""
         self.initial = self.factors = adapter.factors(peft_model)
         self.relora = relora.of(config, peft_model)
         self.curve = Curve(config.training.logging_steps)

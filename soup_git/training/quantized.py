@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from soup_git.training import upstream
-from soup_git.training.model import Base, described
+from soup_git.training.model import Base, NamesBase, described
 from soup_git.training.schema import SoupConfig
 from soup_git.training.tasks import HEADS, LABELLING, SAVED_HEADS, load
 
@@ -54,7 +55,7 @@ FORMATS: dict[str, Format] = {
     "torchao": Format((("torchao", "torchao"),)),
     "vptq": Format(needs_gpu=True, frozen=True),
 }
-_BITSANDBYTES = ("4bit", "8bit")
+BITSANDBYTES = ("4bit", "8bit")
 
 
 def format_of(base: Base) -> str | None:
@@ -94,14 +95,14 @@ def check(base: Base, config: SoupConfig) -> str | None:
             "base", f"{config.base}/config.json: quantization_config is no block of options"
         )
     if found is None:
-        if asked not in {"none", *_BITSANDBYTES}:
+        if asked not in {"none", *BITSANDBYTES}:
             raise config.refuse(
                 key,
                 f"{config.base} is not in {asked}: its config.json has no quantization_config",
                 hint=f"a base that somebody quantized to {asked}; or 4bit, 8bit for this one",
             )
         return None
-    if asked in _BITSANDBYTES:
+    if asked in BITSANDBYTES:
         raise config.refuse(
             key,
             f"{config.base} is quantized already ({found}), {asked} would do it again",
@@ -119,15 +120,26 @@ def check(base: Base, config: SoupConfig) -> str | None:
             "through it",
             hint="the unquantized model as base, with training.quantization: 4bit",
         )
-    for package, pip_name in known.packages:
-        if not upstream.installed(package):
-            raise config.refuse(
-                "base",
-                f"{config.base} is in {found}, which needs {package}: not installed",
-                hint=f"pip install '{pip_name}'",
-            )
+    check_installed(base, config, found)
     _check_lora(config, found)
     return found
+
+
+def check_installed(base: Base, names: NamesBase, found: str) -> None:
+    """Refuse a format whose library is missing; one that is unknown needs none that we know."""
+    for package, pip_name in FORMATS.get(found, Format()).packages:
+        if not upstream.installed(package):
+            raise names.refuse(
+                "base",
+                f"{base.name} is in {found}, which needs {package}: not installed",
+                hint=f"pip install '{pip_name}'",
+            )
+
+
+def check_kernels(base: Base, names: NamesBase, found: str, device: str) -> None:
+    """Refuse a format that computes on a GPU alone, where there is none."""
+    if device == "cpu" and FORMATS.get(found, Format()).needs_gpu:
+        raise names.refuse("base", f"{base.name} is in {found}, which needs a GPU")
 
 
 def _check_lora(config: SoupConfig, found: str) -> None:
@@ -144,12 +156,12 @@ def _check_lora(config: SoupConfig, found: str) -> None:
         )
 
 
-def check_device(config: SoupConfig, found: str | None, device: str) -> None:
+def check_device(base: Base, config: SoupConfig, found: str | None, device: str) -> None:
     """Refuse a format that has no kernels on `device` ("cpu", "cuda")."""
     if device != "cpu":
         return
-    if found is not None and FORMATS[found].needs_gpu:
-        raise config.refuse("base", f"{config.base} is in {found}, which needs a GPU")
+    if found is not None:
+        check_kernels(base, config, found, device)
     if config.training.quantization == "8bit" and config.training.lora.use_dora:
         raise config.refuse(
             "training.lora.use_dora",
@@ -162,7 +174,7 @@ def check_device(config: SoupConfig, found: str | None, device: str) -> None:
 def versions(config: SoupConfig, found: str | None) -> dict[str, str]:
     """The versions of what quantizes: they decide the bytes of a run as well."""
     names = [pip_name for _, pip_name in FORMATS[found].packages] if found else []
-    if found == "bitsandbytes" or config.training.quantization in _BITSANDBYTES:
+    if found == "bitsandbytes" or config.training.quantization in BITSANDBYTES:
         names = ["bitsandbytes"]
     return {name: importlib.metadata.version(name.partition("[")[0]) for name in names}
 
@@ -214,48 +226,67 @@ def load_options(
 
     What trains in full, a head or modules_to_save, is left as it is: it needs gradients.
     """
-    kind = config.training.quantization
     if found == "bitsandbytes" and config.method.head in LABELLING:
         return {"device_map": {"": device}, "settings": _with_a_plain_head(base, config)}
+    return options(
+        base, config, config.training.quantization, compute=dtype, device=device, found=found,
+        head=config.method.head, full=config.training.lora.modules_to_save or (),
+    )  # fmt: skip
+
+
+def options(
+    base: Base,
+    names: NamesBase,
+    kind: str,
+    *,
+    compute: str,
+    device: str,
+    found: str | None,
+    head: str = "words",
+    full: Collection[str] = (),
+) -> dict[str, Any]:
+    """What from_pretrained gets for a base in `kind` ("4bit", …): a training's, and later asked.
+
+    `compute` is the dtype that 4-bit layers compute in; the modules `full` are left as they are.
+    """
     if found is not None:
         return {"device_map": {"": device}}
-    if kind == "none":
+    if kind not in BITSANDBYTES:
         return {}
     import torch
     from transformers import BitsAndBytesConfig
 
     # It quantizes on the way in; without a device map the trainer would move it later.
-    options: dict[str, Any] = {"device_map": {"": device}}
-    plain = _left_plain(base, config)
+    given: dict[str, Any] = {"device_map": {"": device}}
+    plain = _left_plain(base, names, head, full)
     if kind == "8bit":
         how = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=plain)
-        return options | {"quantization_config": how}
-    return options | {
+        return given | {"quantization_config": how}
+    return given | {
         "quantization_config": BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=getattr(torch, dtype),
+            bnb_4bit_compute_dtype=getattr(torch, compute),
             llm_int8_skip_modules=plain,
         )
     }
 
 
-def _left_plain(base: Base, config: SoupConfig) -> list[str] | None:
+def _left_plain(base: Base, names: NamesBase, head: str, full: Collection[str]) -> list[str] | None:
     """Modules by their full names; None for transformers' own choice: the words' head, and what
     shares its weights. A list would go in its place, so it holds these too."""
     import torch
     import transformers
     from transformers.quantizers.base import get_keys_to_not_convert
 
-    head, full = config.method.head, config.training.lora.modules_to_save or []
     if head not in LABELLING and not full:
         return None
     wanted = [*full, *(SAVED_HEADS if head in LABELLING else ())]
     # Without weights, only for its names.
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         bare = getattr(transformers, HEADS[head].auto).from_config(
-            described(base, config), trust_remote_code=config.trust_remote_code
+            described(base, names), trust_remote_code=names.trust_remote_code
         )
     inside = [
         name

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from soup_git.training import (
     adapter,
+    baseload,
     checkpoints,
     endings,
     machine,
@@ -80,7 +81,7 @@ def train(
         gate.prepare()
     stored_as = quantized.check(material.base, config)
     here = machine.resolve(config, team.count)
-    quantized.check_device(config, stored_as, here.device)
+    quantized.check_device(material.base, config, stored_as, here.device)
     optimizers.check_device(config, here.device)
     _quiet_libraries()
     facts = _facts(here, material.task) | quantized.versions(config, stored_as) | dict(pinned or {})
@@ -153,6 +154,7 @@ def _assemble(
     with adapter.kept_exact(peft_model):
         fit = trainer.build(material, here, peft_model, state_dir)
     run = Run(config, fit, peft_model, state_dir=state_dir, processes=team)
+    run.base_load = baseload.recorded(base, config, base_model, here.dtype)
     if team.rank:
         # The same dropout for the rows of every process would be less of it.
         transformers.set_seed(config.training.seed + team.rank)

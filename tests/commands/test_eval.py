@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from soup_git.commands import eval as evaluating
 from soup_git.commands import gate as gating
 from soup_git.commands.merge import MergeRequest, merge, rebuild
 from soup_git.commands.pr import PrRequest, pull_request
-from soup_git.core.manifest import parse_manifest
+from soup_git.core.baseload import BaseLoad
+from soup_git.core.manifest import base_load_fact, parse_manifest
+from soup_git.core.notes import latest
 from soup_git.errors import FatalError
 from soup_git.render.html import as_html
 from soup_git.render.report import FORMATS
@@ -242,3 +245,85 @@ def test_a_merge_gets_a_verdict_that_does_not_move_its_weights(judged: Path) -> 
     with pytest.raises(FatalError, match="does not exist"):
         merge(workspace, MergeRequest(["HEAD"], Path("x"), suite=Path("nope.yaml")))
     assert not Path("x").exists()
+
+
+def trained_on(root: Path, load: BaseLoad) -> None:
+    """Write into the manifest of the work tree's adapter how its base was loaded."""
+    file = root / "adapters" / "chat" / "adapter.manifest"
+    before = parse_manifest(file.read_bytes(), "adapter.manifest")
+    at = [key for key, _ in before.header].index("module")
+    header = (*before.header[:at], *base_load_fact(load), *before.header[at:])
+    file.write_text(replace(before, header=header).text())
+
+
+@pytest.fixture
+def few_bits(judged: Path, soup: Run, git: Run) -> Path:
+    """HEAD's adapter was trained on a base in 4 bits, HEAD~1's on the base as it is."""
+    pytest.importorskip("bitsandbytes")
+    trained_on(judged, BaseLoad(quantization="4bit"))
+    soup("add", "adapters/chat", cwd=judged)
+    git("commit", "-qam", "third", cwd=judged)
+    assert '\nbase_load {"quantization":"4bit"}\n' in (
+        git("show", "HEAD:adapters/chat/adapter.manifest", cwd=judged).stdout
+    )
+    soup("fsck", cwd=judged)
+    return judged
+
+
+def test_adapters_are_scored_on_their_own_bases_and_it_is_said(
+    few_bits: Path, soup: Run, git: Run
+) -> None:
+    ask = ("eval", "HEAD", "--suite", "eval/suite.yaml", "--baseline")
+    done = soup(*ask, "HEAD~1", cwd=few_bits)
+    assert done.stdout.startswith("suite suite   base base   rows 5\n")
+    assert "HEAD: on the base (as trained: 4bit)\n" in done.stdout
+    assert "HEAD~1: on the base as it is\n" in done.stdout
+    own = json.loads(git("notes", "--ref=soup", "show", "HEAD", cwd=few_bits).stdout)
+    assert own["base_as"] == "trained"
+    bare = soup(*ask, "base", cwd=few_bits)
+    assert bare.stdout.startswith("suite suite   base base (as trained: 4bit)   rows 5\n")
+    full = soup(*ask, "HEAD~1", "--base-as", "full", cwd=few_bits)
+    assert full.stdout.startswith("suite suite   base base (full)   rows 5\n")
+    # The weights are those of HEAD~1: on one base they are equal, on two they are not.
+    gaps = [json.loads(soup(*ask, "HEAD~1", "--json", "--base-as", how, cwd=few_bits).stdout)
+            ["adapters"][0]["scores"][0]["difference"] for how in ("trained", "full", "4bit")]  # fmt: skip
+    assert gaps[0] != 0.0 and gaps[1:] == [0.0, 0.0]
+    records = read_notes(Workspace.open().git, [Workspace.open().git.commit("HEAD")])
+    newest = latest(record for each in records.values() for record in each)
+    assert newest is not None and newest.base_as == "trained"
+    gate = soup("gate", "HEAD", "--suite", "eval/suite.yaml", "--baseline", "HEAD", cwd=few_bits)
+    assert gate.stdout.splitlines()[0].endswith("base base (as trained: 4bit)")
+    said = soup("compare", "HEAD~1", "HEAD", "--prompts", "eval/prompts.jsonl", cwd=few_bits).stdout
+    assert "(HEAD~1: as it is, HEAD: (as trained: 4bit))" in said.splitlines()[0]
+
+
+def test_what_shares_a_base_is_refused_by_name_or_chosen(few_bits: Path, soup: Run) -> None:
+    for words in (
+        ("merge", "HEAD~2", "HEAD", "-o", "both", "--eval", "eval/suite.yaml"),
+        ("merge", "HEAD~2", "HEAD", "-o", "both", "--strategy", "cmaes", "--eval", "eval/suite.yaml"),
+        ("blame", "HEAD", "--dataset", "eval/prompts.jsonl", "--against", "HEAD~2", "--budget", "2m"),
+    ):  # fmt: skip
+        refused = soup(*words, cwd=few_bits, check=False)
+        said = refused.stderr
+        assert refused.returncode == 128, said
+        assert "4bit" in said and "HEAD~2 on the base as it is" in said
+        assert "hint: --base-as full, 4bit or 8bit" in said
+    assert not (few_bits / "both").exists()
+    words = ("merge", "HEAD~2", "HEAD", "-o", "both", "--eval", "eval/suite.yaml")
+    done = soup(*words, "--base-as", "4bit", cwd=few_bits)
+    assert "verdict" in done.stdout
+    assert "loaded in several ways (HEAD: 4bit; HEAD~2: the base as it is)" in (
+        done.stdout + done.stderr
+    )
+    assert "base_load" not in (few_bits / "both" / "adapter.manifest").read_text()
+    soup("merge", "HEAD", "-o", "one", cwd=few_bits)
+    assert (
+        '\nbase_load {"quantization":"4bit"}\n'
+        in (few_bits / "one" / "adapter.manifest").read_text()
+    )
+
+
+def test_weights_that_were_replaced_are_of_no_known_base(few_bits: Path, soup: Run) -> None:
+    write_adapter(few_bits / "adapters" / "chat", seed=9, rank=4, base="base", scale=0.2)
+    soup("add", "adapters/chat", cwd=few_bits)
+    assert "base_load" not in (few_bits / "adapters" / "chat" / "adapter.manifest").read_text()

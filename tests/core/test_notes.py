@@ -77,3 +77,18 @@ def test_digits_follow_the_standard_error():
     assert Metric(0.98123, 0.0012).text() == "0.981 ±0.001"
     assert Metric(12.5, 3.0).text() == "12 ±3"
     assert Metric(0.123456789).text() == "0.1235"
+
+
+def test_a_score_on_a_base_that_somebody_asked_for_stands_behind_those_on_its_own():
+    own = record(base_as="trained")
+    later = record(at="2026-06-14T10:00:00+02:00", base_as="full")
+    records = parse_note(f"{own.line()}\n{later.line()}\n".encode())
+    assert records == [own, later]
+    assert latest(records) == own
+    assert latest([later]) == later
+
+
+@pytest.mark.parametrize("said", ["[]", '"3bit"', "4", "{}"])
+def test_a_record_on_a_base_of_no_known_kind_is_passed_over(said):
+    line = record(base_as="trained").line()
+    assert parse_note(line.replace('"trained"', said).encode()) == []

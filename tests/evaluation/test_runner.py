@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -65,13 +65,18 @@ def loss(runner: Runner, one: Candidate | None, suite: Suite) -> float:
     return value
 
 
-def reference(root: Path, folder: Path | None, suite: Suite) -> float:
-    """The same loss by transformers and PEFT alone, a row at a time."""
+def reference(
+    root: Path,
+    folder: Path | None,
+    suite: Suite,
+    load: Callable[[Path], Any] | None = None,
+) -> float:
+    """The same loss by transformers and PEFT alone, a row at a time; `load` loads the base."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained(root / "base")
+    model = (load or AutoModelForCausalLM.from_pretrained)(root / "base")
     tokenizer = AutoTokenizer.from_pretrained(root / "base")
     if folder is not None:
         model = PeftModel.from_pretrained(model, str(folder))

@@ -18,6 +18,7 @@ PACKAGE = Path(scorecache.__file__).parents[1]
 NOT_DECIDING = {
     # Values and words; who names what is asked for, and reads it into the question.
     "data/__init__", "evaluation/__init__", "training/__init__", "errors",
+"core/beside", "render/report", "storage/pointers", "storage/resolver", "storage/weights",
     "core/adapter", "core/digests",
     "core/text", "core/yamllines",
     "data/labels", "data/preferences", "data/reading", "data/rows",

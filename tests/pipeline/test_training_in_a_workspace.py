@@ -784,3 +784,34 @@ def test_what_every_process_refuses_is_said_once(trained: Path) -> None:
     said = run("dvc", "repro", cwd=trained, expect=255)
     assert said.count("fatal: the loss is") == 1
     assert "Traceback" not in said
+
+
+def test_how_the_base_was_loaded_is_in_every_manifest_of_a_training(trained: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    manifest = "output/adapter.manifest"
+    assert "base_load" not in (trained / manifest).read_text()
+    text = (trained / "soup.yaml").read_text().replace(
+        "training:\n",
+        "training:\n  quantization: 4bit\n  max_steps: 2\n"
+        "  trl: {model_init_kwargs: {rope_parameters:"
+        " {rope_type: linear, factor: 4.0, rope_theta: 10000.0}}}\n",
+        1,
+    )  # fmt: skip
+    (trained / "soup.yaml").write_text(text)
+    run("dvc", "repro", "-q", cwd=trained)
+    lines = (trained / manifest).read_text().splitlines()
+    (line,) = [line for line in lines if line.startswith("base_load ")]
+    said = json.loads(line.partition(" ")[2])
+    assert said.keys() == {"config", "quantization"} and said["quantization"] == "4bit"
+    positions = said["config"]["rope_parameters"]
+    assert (positions["rope_type"], positions["factor"]) == ("linear", 4.0)
+    (last,) = run(
+        "git", "for-each-ref", "--sort=-refname", "--count=1", "--format=%(refname)",
+        "refs/soup/runs", cwd=trained,
+    ).split()  # fmt: skip
+    for commit in run("git", "rev-list", last, "--not", "main", cwd=trained).split():
+        assert line in run("git", "show", f"{commit}:{manifest}", cwd=trained).splitlines()
+    run("git", "commit", "-qam", "few bits", cwd=trained)
+    verified = json.loads(run("git-soup", "verify", "--json", cwd=trained))
+    assert verified["verdict"] == "identical"
+    assert line in run("git", "show", f"HEAD:{manifest}", cwd=trained)

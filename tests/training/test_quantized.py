@@ -24,7 +24,7 @@ def refusal(tmp_path: Path, described: Any, options: str = "", device: str = "cp
     config = load_config(f"{BASE}training: {{{options}}}\n", check_upstream=False)
     base = Base("b", str(tmp_path), None, local=True)
     with pytest.raises(FatalError) as caught:
-        quantized.check_device(config, quantized.check(base, config), device)
+        quantized.check_device(base, config, quantized.check(base, config), device)
     assert caught.value.hint
     return str(caught.value)
 
@@ -98,9 +98,10 @@ def test_dora_on_eight_bits_is_refused_on_a_cpu_only() -> None:
     config = load_config(
         f"{BASE}training: {{quantization: 8bit, lora: {{use_dora: true}}}}\n", check_upstream=False
     )
-    quantized.check_device(config, None, "cuda")
+    base = Base("b", "b", None, local=True)
+    quantized.check_device(base, config, None, "cuda")
     with pytest.raises(FatalError, match="use_dora: excludes quantization: 8bit on a CPU"):
-        quantized.check_device(config, None, "cpu")
+        quantized.check_device(base, config, None, "cpu")
 
 
 def test_bits_without_bitsandbytes_name_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
