@@ -390,7 +390,7 @@ def test_a_conflict_left_in_a_manifest_is_named_by_its_readers(sides, git, soup)
 
 
 def test_a_colleague_without_the_driver_gets_a_conflict_that_says_so(sides, git, soup):
-    git("config", "--remove-section", "merge.soup")
+    git("config", "--file", ".git/soup/gitconfig", "--remove-section", "merge.soup")
     assert git("merge", "politer", check=False).returncode == 1
     assert "conflict" in soup("status").stdout
     assert "merge.soup.driver" in soup("init", "--check", check=False).stdout
