@@ -22,18 +22,26 @@ Counts = NDArray[np.int64]
 
 _LEAST_RATE = 1e-6
 """A rate of exactly 0 would make one wrong answer impossible, and the posterior 0 / 0."""
-_LARGEST_UNKNOWN = 0.5
-"""From here on "bad" says nothing: good and bad could trade places."""
 _GRID = 40
+_USUAL, _SMALL, _SMALL_EVERYWHERE = 0.35, 0.23, 0.25
+"""Unknown rates: below the first as evals usually have them, below the others soon learned."""
+_DOUBT, _LESS_DOUBT = 0.6, 0.26
+"""How much of the asked doubt (1 − confidence) an answer may have where rates are unknown."""
+_TINY = 1e-300
 
 
 @dataclass(frozen=True)
 class Rates:
-    """Grid points of each rate with the logarithm of their prior weights (which sum to 1)."""
+    """Grid points of each rate, and the prior weight of each pair of them (sum 1)."""
 
     false_alarm: Floats
     miss: Floats
-    log_weights: Floats
+    weights: Floats
+    """One row a false alarm's rate, one column a miss's."""
+
+    @property
+    def are_known(self) -> bool:
+        return self.weights.size == 1
 
 
 @dataclass(frozen=True)
@@ -49,17 +57,26 @@ class Posterior:
 def known_rates(false_alarm: float, miss: float) -> Rates:
     """Two rates in [0, 1) that add up to less than 1."""
     rates = [np.array([max(rate, _LEAST_RATE)]) for rate in (false_alarm, miss)]
-    return Rates(rates[0], rates[1], np.zeros(1))
+    return Rates(rates[0], rates[1], np.ones((1, 1)))
 
 
 def unknown_rates() -> Rates:
-    """Two rates of which nothing is known but that they lie below 1/2.
+    """Two rates of which nothing is known but that "bad" is said more often of what is bad.
 
-    The density grows with the rate. An even one stopped too early at a rate of 0.3: right
-    in 91 of 100 searches that claimed 95; this one keeps the claim for two probes more.
+    Two fifths of the prior are on rates as evals usually have them, both below 0.35, the
+    density growing with each. The rest is on every pair: f, m and the gap 1 − f − m are the
+    shares of a Dirichlet(1.1, 1.1, 3), so that a rare failure that began (f = 0.05, m = 0.7)
+    is as possible as a flaky eval that got worse (f = 0.6, m = 0.05), while a culprit behind
+    which nothing changes is none: "nothing broke" is not outvoted by all of these.
     """
-    grid = (np.arange(_GRID) + 0.5) / _GRID * _LARGEST_UNKNOWN
-    return Rates(grid, grid, np.log(grid / grid.sum()))
+    angle = (np.arange(_GRID) + 0.5) / _GRID * np.pi / 2
+    grid, widths = np.sin(angle) ** 2, np.sin(2 * angle)
+    f, m = grid[:, None], grid[None, :]
+    gap = np.maximum(1 - f - m, 0.0)
+    areas = np.outer(widths, widths)
+    usual = areas * f * m * (f < _USUAL) * (m < _USUAL)
+    any_pair = areas * (f * m) ** 0.1 * gap**2
+    return Rates(grid, grid, 0.4 * usual / usual.sum() + 0.6 * any_pair / any_pair.sum())
 
 
 def posterior(good: Sequence[int], bad: Sequence[int], rates: Rates) -> Posterior:
@@ -74,25 +91,51 @@ def posterior(good: Sequence[int], bad: Sequence[int], rates: Rates) -> Posterio
     # Stretch s: culprits after the s-th probed position and up to the next one.
     alarms = np.concatenate([[0], np.cumsum(alarmed[probed])])
     passes = np.concatenate([[0], np.cumsum(passed[probed])])
-    misses = passes[-1] - passes
-    hits = alarms[-1] - alarms
-    innocent, f = _integrate(rates.false_alarm, rates.log_weights, alarms, passes)
-    guilty, m = _integrate(rates.miss, rates.log_weights, misses, hits)
+    innocent, top = _likelihoods(rates.false_alarm, alarms, passes)
+    guilty, other_top = _likelihoods(rates.miss, passes[-1] - passes, alarms[-1] - alarms)
+    weighted = innocent @ rates.weights
+    total = np.maximum((weighted * guilty).sum(axis=1), _TINY)
+    f = (((innocent * rates.false_alarm) @ rates.weights) * guilty).sum(axis=1) / total
+    m = (weighted * guilty) @ rates.miss / total
     lengths = np.diff(np.concatenate([[-1], probed, [len(good)]]))
-    logs = np.repeat(innocent + guilty, lengths)
+    logs = np.repeat(np.log(total) + top + other_top, lengths)
     weights = np.exp(logs - logs.max())
     return Posterior(weights / weights.sum(), np.repeat(f, lengths), np.repeat(m, lengths))
 
 
-def _integrate(
-    grid: Floats, log_weights: Floats, flips: Counts, right: Counts
-) -> tuple[Floats, Floats]:
-    """For each pair of counts: log ∫ r^flips (1 − r)^right dprior, and the mean of r after it."""
-    logs = np.outer(flips, np.log(grid)) + np.outer(right, np.log1p(-grid)) + log_weights
-    top = logs.max(axis=1, keepdims=True)
-    weights = np.exp(logs - top)
-    total = weights.sum(axis=1)
-    return np.log(total) + top[:, 0], weights @ grid / total
+def _likelihoods(grid: Floats, flips: Counts, right: Counts) -> tuple[Floats, Floats]:
+    """For each pair of counts r^flips·(1 − r)^right over the grid, and the log of its scale."""
+    logs = np.outer(flips, np.log(grid)) + np.outer(right, np.log1p(-grid))
+    top = logs.max(axis=1)
+    return np.exp(logs - top[:, None]), top
+
+
+def demanded(belief: Posterior, rates: Rates, confidence: float) -> float:
+    """The probability at which a culprit has the asked confidence.
+
+    Where rates are known, that confidence. Where they are learned from the same answers, a
+    search that ends as soon as it looks certain is wrong more often than it claims, and most
+    where a rate is large: then more is asked of it. By how much was found by simulation
+    (benchmarks/rates.py).
+    """
+    if rates.are_known:
+        return confidence
+    top, last = int(belief.probability.argmax()), len(belief.probability) - 1
+    # The first and "nothing broke" are about one rate; of the other there is no answer.
+    seen = [belief.miss[top]] * (top < last) + [belief.false_alarm[top]] * (top > 0)
+    is_small = max(seen) < (_SMALL if len(seen) == 2 else _SMALL_EVERYWHERE)
+    return 1 - (1 - confidence) * (_DOUBT if is_small else _LESS_DOUBT)
+
+
+def is_one_rate(belief: Posterior, rates: Rates, confidence: float) -> bool:
+    """Whether "bad" is said at one middling rate everywhere, so that no probe can tell more.
+
+    Then either nothing broke or the first was broken, and both say the same of every probe.
+    """
+    ends = belief.probability[[0, -1]]
+    is_sure = ends.sum() >= 1 - (1 - confidence) * _LESS_DOUBT
+    rate = (belief.miss[0], belief.false_alarm[-1])[int(ends.argmax())]
+    return bool(not rates.are_known and is_sure and rate >= _SMALL_EVERYWHERE)
 
 
 def information(belief: Posterior) -> Floats:

@@ -35,7 +35,8 @@ Forms:
 \b
 The command's exit code is the verdict: 0 good, 1 to 124 bad, 125 skip; 126 and above, a
 signal, or a command that cannot be started end the search with 128. No shell runs it;
-{ckpt} becomes a folder that holds the adapter, and SOUP_CKPT names it, too.
+{ckpt} becomes a folder that holds the adapter, and SOUP_CKPT names it, too. A command that
+fails alike at both ends, with exit code 2 or one Python error, is asked about (128).
 
 \b
 Exit: 0 ALL_OK, 3 BROKEN_AT, 125 UNRESOLVED. A search that was ended goes on when the same
@@ -133,6 +134,13 @@ def bisect(
             help="The rows that --then-blame measures on.  [default: those of the metric's task]",
         ),
     ] = None,
+    trust_exit: Annotated[
+        bool,
+        typer.Option(
+            "--trust-exit",
+            help="A command that fails alike at both ends (exit code 2, a Python error) judges them.",
+        ),
+    ] = False,
     plan_only: Annotated[
         bool, typer.Option("--plan-only", help="Say what would be probed; run nothing.")
     ] = False,
@@ -156,13 +164,13 @@ def bisect(
         request = None
         report = bisectlog.replay(workspace, Path(specs[1]))
     else:
-        _check_probe(command, metric, drop, suite, timeout)
+        _check_probe(command, metric, drop, suite, timeout, trust_exit=trust_exit)
         if base_as is not None and metric is None and not then_blame:
             raise typer.BadParameter("--base-as goes with --metric; a command loads its own base")
         _check_blame(then_blame, dataset, metric)
         request = verb.Request(
             specs, command, adapter, timeout, noise, confidence, most, jobs, scheduler, budget,
-            metric, drop or "", suite, base_as_of(base_as),
+            metric, drop or "", suite, base_as_of(base_as), trust_exit,
         )  # fmt: skip
         workspace = open_workspace()
         if then_blame:
@@ -191,7 +199,7 @@ def _log_or_reset(workspace: Workspace, word: str, output: Path | None) -> None:
 
 def _check_probe(
     command: str | None, metric: str | None, drop: str | None, suite: Path | None,
-    timeout: str | None,
+    timeout: str | None, *, trust_exit: bool,
 ) -> None:  # fmt: skip
     if metric is None:
         for option, value in (("--drop", drop), ("--suite", suite)):
@@ -202,8 +210,9 @@ def _check_probe(
                 "--eval-command is needed: what judges a checkpoint; or --metric TASK.SCORE"
             )
         return
-    if command is not None or timeout is not None:
-        other = "--eval-command" if command is not None else "--timeout"
+    of_command = {"--eval-command": command, "--timeout": timeout, "--trust-exit": trust_exit}
+    other = next((name for name, value in of_command.items() if value), None)
+    if other is not None:
         raise typer.BadParameter(f"{other} is of a command; --metric starts none")
     if drop is None or suite is None:
         raise typer.BadParameter("--metric needs --drop X and --suite S")

@@ -37,7 +37,13 @@ from soup_git.evaluation.bisecting import (
     skipped,
 )
 from soup_git.evaluation.executors import Flag, Pool, pool
-from soup_git.evaluation.probes import CommandProbe, Outcome, Probe, ended_by_signals
+from soup_git.evaluation.probes import (
+    CommandProbe,
+    Outcome,
+    Probe,
+    ended_by_signals,
+    fails_by_itself,
+)
 from soup_git.render.report import say
 from soup_git.storage.bisectlog import BisectLog
 from soup_git.storage.candidates import checkpoints
@@ -65,6 +71,12 @@ class Request:
     drop: str = ""
     suite: Path | None = None
     base_as: str = TRAINED
+    trust_exit: bool = False
+    """A command that fails alike at both ends judges them."""
+
+
+class _FailsAlike(Exception):  # noqa: N818 - a finding about the command, not a fault
+    """The command failed at both ends as if it had judged neither."""
 
 
 def plan(workspace: Workspace, request: Request) -> PlanReport:
@@ -110,6 +122,8 @@ class _Session:
         self.log = BisectLog(workspace.git)
         self.search = search_for(self.question, request.most)
         self.told: list[Told] = []
+        self.at_ends: dict[int, Outcome] = {}
+        """How each end was first judged to be bad."""
 
     def _probe(self) -> tuple[Probe, dict[str, Any]]:
         """What judges a checkpoint, and how the log names it."""
@@ -161,6 +175,11 @@ class _Session:
             # The next question will be another one, and nothing should be in its way.
             self.log.end(Found.UNRESOLVED, "good after bad")
             raise self._good_after_bad(found) from None
+        except _FailsAlike:
+            # Verdicts that may be none are not kept: a mended command starts anew.
+            self.told = []
+            self.log.end(Found.UNRESOLVED, "the command fails alike at both ends")
+            raise self._question() from None
         except Aborted as aborted:
             raise self._no_verdict(aborted) from None
         finally:
@@ -191,6 +210,10 @@ class _Session:
         except Contradiction as found:
             raise self._good_after_bad(found) from None
         self.told = list(logged.told)
+        for one in self.told:
+            if one.verdict == Verdict.bad:
+                outcome = Outcome(one.verdict, one.exit_code, one.seconds)
+                self.at_ends.setdefault(one.position, outcome)
 
     def _start(self, made: Pool, position: int, flag: Flag) -> Future[Outcome]:
         checkpoint = self.checkpoints[position]
@@ -216,6 +239,18 @@ class _Session:
         self.told.append(told)
         why = f": {outcome.why}" if outcome.why else ""
         say(f"{checkpoint.shown} {verdict} ({spoken(outcome.seconds)}){why}")
+        if not self.request.trust_exit and self._both_ends_fail_alike(position, outcome):
+            raise _FailsAlike
+
+    def _both_ends_fail_alike(self, position: int, outcome: Outcome) -> bool:
+        ends = (0, len(self.checkpoints) - 1)
+        if position not in ends or outcome.verdict != Verdict.bad:
+            return False
+        self.at_ends.setdefault(position, outcome)
+        if any(told.verdict == Verdict.good for told in self.told):
+            return False
+        first, last = (self.at_ends.get(end) for end in ends)
+        return first is not None and last is not None and fails_by_itself(first, last)
 
     def _note(self) -> None:
         """Leave the verdicts on the commits they are about; folders have no place for them."""
@@ -245,6 +280,16 @@ class _Session:
         return FatalError(
             f"{what}; no single checkpoint broke it",
             hint="bisect a part with one break, or with --confidence 0.95 if the eval is noisy",
+        )
+
+    def _question(self) -> FatalError:
+        first, last = self.checkpoints[0].shown, self.checkpoints[-1].shown
+        outcome = self.at_ends[0]
+        said = f": {outcome.said[-1]}" if outcome.said else ""
+        return FatalError(
+            f"the eval command fails alike on {first} and {last}, with exit code"
+            f" {outcome.exit_code}{said}; it may have judged neither",
+            hint="mend the command; or type the same with --trust-exit, if that is its verdict",
         )
 
     def _no_verdict(self, aborted: Aborted) -> FatalError:

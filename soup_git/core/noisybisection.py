@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from soup_git.arithmetic.posterior import (
     Posterior,
     Rates,
+    demanded,
+    is_one_rate,
     largest_cell,
     likeliest,
     most_informative,
@@ -86,7 +88,7 @@ class NoisySearch:
 
     def best_guess(self) -> Answer:
         """A culprit when it has the confidence; else the fewest that together have it."""
-        found = likeliest(self.belief, self.confidence)
+        found = likeliest(self.belief, self._demanded)
         if len(found) > 1:
             return Answer(Found.UNRESOLVED, tuple(sorted(found)))
         kind = Found.ALL_OK if found[0] == self.count else Found.BROKEN_AT
@@ -100,6 +102,10 @@ class NoisySearch:
         return self._believed
 
     @property
+    def _demanded(self) -> float:
+        return demanded(self.belief, self._rates, self.confidence)
+
+    @property
     def _fresh_ends(self) -> list[int]:
         ends = dict.fromkeys((0, self.count - 1))
         return [x for x in ends if x in self._usable and not self._good[x] + self._bad[x]]
@@ -107,7 +113,9 @@ class NoisySearch:
     @property
     def _can_learn(self) -> bool:
         """Whether the culprit is still open, and a probe could tell."""
-        if not self._usable or largest_cell(self.belief, self._usable) >= self.confidence:
+        if not self._usable or largest_cell(self.belief, self._usable) >= self._demanded:
+            return False
+        if is_one_rate(self.belief, self._rates, self.confidence):
             return False
         return self._best[1] >= _LEAST_BITS
 

@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -28,6 +28,7 @@ PLACE = "{ckpt}"
 _LOOK_SECONDS = 0.1
 _MERCY_SECONDS = 2.0
 _TAIL_BYTES = 2000
+_WRONG_CALL = 2
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Outcome:
     seconds: float
     why: str = ""
     """For a skip and for no verdict: what happened."""
+    said: tuple[str, ...] = ()
+    """Of a bad verdict: the last lines that the command printed, its folder as {ckpt}."""
 
 
 class Probe(Protocol):
@@ -110,7 +113,10 @@ class CommandProbe:
                 return Outcome(Verdict.skip, None, seconds, why)
             if ended == "stopped":
                 return Outcome(None, None, seconds, "nobody needs it any more")
-            return _judged(process.returncode, seconds, talk)
+            judged = _judged(process.returncode, seconds, talk)
+            if judged.verdict != Verdict.bad:
+                return judged
+            return replace(judged, said=tuple(x.replace(str(folder), PLACE) for x in talk.last()))
 
     def _wait(
         self, process: subprocess.Popen[bytes], flag: Flag, talk: _Talk, started: float
@@ -139,6 +145,22 @@ def _judged(code: int, seconds: float, talk: _Talk) -> Outcome:
     if code == ExitCode.CANNOT_JUDGE:
         return Outcome(Verdict.skip, code, seconds, "it exited with 125")
     return Outcome(Verdict.bad if code else Verdict.good, code, seconds)
+
+
+def fails_by_itself(first: Outcome, last: Outcome) -> bool:
+    """Whether two bad verdicts look like a command that failed, and judged neither adapter.
+
+    Both have one exit code, and it is 2, with which Python, shells and parsers of arguments
+    refuse a call (a script that is not there); or both end in the same line of a Python
+    traceback. A failed `assert` is a verdict, and so is any other code.
+    """
+    if first.exit_code != last.exit_code:
+        return False
+    if first.exit_code == _WRONG_CALL:
+        return True
+    is_traceback = any(line.startswith("Traceback (most recent") for line in first.said)
+    words = first.said[-1:]
+    return is_traceback and words == last.said[-1:] and not words[0].startswith("AssertionError")
 
 
 def _reason(code: int) -> str:
@@ -186,9 +208,11 @@ class _Talk:
     def tail(self) -> str:
         if self._echo is not None:
             return ""  # it was shown already
+        return "".join(f"\n  {line}" for line in self.last())
+
+    def last(self) -> Sequence[str]:
         size = os.fstat(self._file.fileno()).st_size
-        lines = _lines(os.pread(self._file.fileno(), _TAIL_BYTES, max(0, size - _TAIL_BYTES)))
-        return "".join(f"\n  {line}" for line in lines)
+        return _lines(os.pread(self._file.fileno(), _TAIL_BYTES, max(0, size - _TAIL_BYTES)))
 
 
 def _lines(data: bytes) -> Sequence[str]:

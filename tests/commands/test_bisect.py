@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -202,6 +203,64 @@ def test_what_is_no_verdict_ends_the_search(
 ) -> None:
     done = soup("bisect", *FOLDERS, "--eval-command", command, check=False)
     refused(done, 128, "no verdict on kept/c 1", *words)
+
+
+@pytest.mark.parametrize("more", [[], ["--jobs", "3"], ["--confidence", "0.95"]])
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("{python} no-such-script.py {ckpt}", "can't open file"),
+        ("{python} -c 'import no_such_module' {ckpt}", "No module named 'no_such_module'"),
+        ("sh -c 'exit 2' {ckpt}", "exit code 2"),
+    ],
+)
+def test_a_command_that_fails_alike_at_both_ends_is_asked_about(
+    soup: Run, git: Run, commits: dict[int, str], command: str, said: str, more: list[str]
+) -> None:  # fmt: skip
+    command = command.replace("{python}", sys.executable)
+    words = ["bisect", f"{commits[1]}..{commits[9]}", *more, "--eval-command", command]
+    done = soup(*words, check=False)
+    *_, fatal, hint = done.stderr.splitlines()
+    assert (done.returncode, done.stdout) == (128, "")
+    assert fatal.startswith("fatal: the eval command fails alike on")
+    assert commits[9][:10] in fatal
+    assert said in fatal
+    assert hint.startswith("hint: mend the command; or type the same with --trust-exit")
+    assert git("notes", "--ref", "soup", "list", check=False).stdout == "", "it judged nothing"
+    trusted = soup(*words, "--trust-exit", "--json", check=False)
+    report = json.loads(trusted.stdout)
+    assert (trusted.returncode, report["first_broken"]) == (3, commits[1])
+    assert report["last_good"] is None
+
+
+def test_a_command_that_was_mended_starts_anew(
+    soup: Run, bisect: Bisect, commits: dict[int, str], refused: Refused
+) -> None:
+    command = f"{sys.executable} judge.py {{ckpt}}"
+    done = soup("bisect", *FOLDERS, "--eval-command", command, check=False)
+    refused(done, 128, "fails alike on kept/c 1 and kept/c 9", "judge.py", "mend the command")
+    Path("judge.py").write_text(
+        "import sys; sys.exit('dropout\": 0.0' not in open(sys.argv[1] + '/adapter_config.json').read())"
+    )
+    code, report = bisect(*FOLDERS, command=command)
+    assert (code, report["first_broken"], report["last_good"]) == (3, FOLDERS[5], FOLDERS[4])
+    assert report["probes"] == 5
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "{python} -c 'assert 1 > 2' {ckpt}",
+        "sh -c 'echo worse than the baseline; exit 1' {ckpt}",
+        "sh -c 'case \"$1\" in *1) exit 2;; esac; exit 1' sh {ckpt}",
+    ],
+)
+def test_a_first_checkpoint_that_is_bad_already_stays_a_verdict(
+    bisect: Bisect, commits: dict[int, str], command: str
+) -> None:
+    code, report = bisect(*FOLDERS, command=command.replace("{python}", sys.executable))
+    assert (code, report["verdict"], report["first_broken"]) == (3, "BROKEN_AT", FOLDERS[0])
+    assert report["last_good"] is None
 
 
 def test_skips_leave_candidates(bisect: Bisect, commits: dict[int, str]) -> None:

@@ -280,6 +280,7 @@ complete -c git-soup -n '__git_soup_at bisect' -l suite -x -d 'The suite that ha
 complete -c git-soup -n '__git_soup_at bisect' -l base-as -x -a 'trained full 4bit 8bit' -d 'Load the base as each adapter was trained on it, or for all in full, or in few bits. [default: trained]'
 complete -c git-soup -n '__git_soup_at bisect' -l then-blame -d 'Then measure which modules of the culprit did it, one by one.'
 complete -c git-soup -n '__git_soup_at bisect' -l dataset -x -d 'The rows that --then-blame measures on. [default: those of the metric\'s task]'
+complete -c git-soup -n '__git_soup_at bisect' -l trust-exit -d 'A command that fails alike at both ends (exit code 2, a Python error) judges them.'
 complete -c git-soup -n '__git_soup_at bisect' -l plan-only -d 'Say what would be probed; run nothing.'
 complete -c git-soup -n '__git_soup_at bisect' -l format -x -a 'table json markdown html' -d 'How to write the report.'
 complete -c git-soup -n '__git_soup_at bisect' -l json -d 'Short for --format json.'
