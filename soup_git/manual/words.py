@@ -13,8 +13,9 @@ travel through DVC's remotes; soup.lock pins config, dataset, base model and env
 commit or a checkout that no longer agrees with its lock is refused.
 
 An adapter is named by a SPEC: a folder that exists (./DIR forces this reading); a revision REV that
-has one adapter, or any with --adapter PATH; REV:PATH; run/ID@STEP, a checkpoint of a training run,
-and run/ID, its last one.
+has one adapter, or whose tag or soup.yaml says which, or of which one alone differs in a comparison,
+or any with --adapter PATH; REV:PATH; run/ID@STEP, a checkpoint of a training run, and run/ID, its
+last one.
 
 The report goes to stdout and nothing else does; talk, progress and warnings go to stderr. A fatal
 error is followed by a line that starts with hint: and holds the next command to type.
