@@ -147,7 +147,9 @@ def test_merging_back_gives_the_same_adapter(sides, git):
 def test_each_driver_alone_reaches_the_same_weights(alone, sides, git):
     tree = git("merge-tree", "--write-tree", "main", "politer").stdout.split()[0]
     wanted = one_md5(tree, git)
-    shutil.rmtree(".git/soup")
+    for path in Path(".git/soup").iterdir():
+        if path.name != "gitconfig":  # which names the driver
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     shutil.rmtree(".dvc/cache/files/md5/" + wanted[:2])
     Path(".git/info/attributes").write_text("* !merge\n" + f"{alone} merge=soup\n")
     done = git("merge-tree", "--write-tree", "main", "politer", check=False)
