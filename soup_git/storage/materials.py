@@ -34,7 +34,7 @@ class Materials:
     manifest: bytes
     weights_md5: str
     weights_size: int
-    files: Mapping[str, bytes] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict, hash=False)
     """The files beside the weights that belong to the adapter."""
 
 
