@@ -273,6 +273,8 @@ def _object_mismatches(workspace: Workspace, outputs: Iterable[Output]) -> list[
             found.append(Mismatch(_kind(output.path), output.path, what, mend))
         if not workspace.dvc.has(output.md5):
             what = f"md5:{output.md5} is not in the DVC cache, nor in a remote"
+            if output.of_dvc2:
+                what += f" ({output.source} is DVC 2's: dvc fetch looks in DVC 2's layout)"
             found.append(Mismatch(_kind(output.path), output.path, what))
     return found
 

@@ -111,6 +111,7 @@ def status(workspace: Workspace) -> StatusReport:
     recorded = workspace.work_tree.lock.adapters if lock not in {"none", "broken"} else {}  # type: ignore[union-attr]
     notes += _unrecorded(workspace, dict(recorded)) if recorded else []
     notes += _stale_results(workspace, {a.path for a in adapters if a.merged})
+    notes += _of_dvc2(workspace)
     return StatusReport(
         branch=git.head_branch(),
         commit=commit[:10] if commit else None,
@@ -229,7 +230,8 @@ def _data_states(workspace: Workspace) -> list[DataState]:
     for path, output in sorted(workspace.on_disk.outputs.items()):
         if is_weights(path):
             continue
-        md5 = workspace.output_md5(output_target(workspace.root, path), output.md5)
+        target = output_target(workspace.root, path)
+        md5 = workspace.output_md5(target, output.md5, of_dvc2=output.of_dvc2)
         if md5 is None:
             here = workspace.dvc.has(output.md5)
             how = "git soup checkout brings it back" if here else "not in the cache: dvc fetch"
@@ -239,6 +241,15 @@ def _data_states(workspace: Workspace) -> list[DataState]:
         else:
             states.append(DataState(path, "clean", ""))
     return states
+
+
+def _of_dvc2(workspace: Workspace) -> list[str]:
+    found = {o.source for o in workspace.on_disk.outputs.values() if o.of_dvc2}
+    if not found:
+        return []
+    named = min(found) if len(found) == 1 else f"{len(found)} of DVC's files"
+    how = "dvc checkout && dvc cache migrate --dvc-files, then git commit -a"
+    return [f"{named}: as DVC 2 wrote it (no hash: md5), and so read; for DVC 3's layout, {how}"]
 
 
 def _lock_state(workspace: Workspace) -> tuple[str, list[PinCheck], list[str]]:

@@ -30,6 +30,8 @@ class Output:
     size: int | None
     source: str
     """The file that says so: the pointer, or `dvc.lock`."""
+    of_dvc2: bool = False
+    """Whether DVC 2 wrote it: it lacks `hash: md5`, and its object is in DVC 2's layout."""
 
     @property
     def is_folder(self) -> bool:
@@ -237,7 +239,8 @@ def _output(item: Any, folder: str, where: str, *, beyond: bool) -> Output:
     if size is not None and (type(size) is not int or size < 0):
         raise _malformed(where, f"the size of {path} is no size")
     clean = "/".join(part for part in parts if part != ".")
-    return Output(f"{folder}/{clean}" if folder else clean, md5, size, where)
+    of_dvc2 = item.get("hash") is None
+    return Output(f"{folder}/{clean}" if folder else clean, md5, size, where, of_dvc2)
 
 
 def _yaml(data: bytes, where: str, limit: int) -> dict[str, Any]:

@@ -22,6 +22,29 @@ def address(store: Path, md5: str) -> Path:
     return store / "files" / "md5" / md5[:2] / md5[2:]
 
 
+def address_of_dvc2(store: Path, md5: str) -> Path:
+    """Where DVC 2 had it, and DVC 3 looks for what a pointer without `hash: md5` names."""
+    return store / md5[:2] / md5[2:]
+
+
+def md5_of_dvc2(path: Path) -> str:
+    """DVC 2's digest of a file: CR LF counts as LF in what looks like text (`md5-dos2unix`).
+
+    As dvc_data.hashfile.hash has it, each MiB is looked at for itself.
+    """
+    digest = hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            head = chunk[:512]
+            odd = len(head.translate(None, _TEXT))
+            is_text = b"\0" not in head and odd / len(head) <= 0.3
+            digest.update(chunk.replace(b"\r\n", b"\n") if is_text else chunk)
+    return digest.hexdigest()
+
+
+_TEXT = bytes(range(32, 127)) + b"\n\r\t\f\b"
+
+
 def md5_of_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

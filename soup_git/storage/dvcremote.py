@@ -22,12 +22,13 @@ from pathlib import Path
 
 from soup_git.core.digests import sha256_hex
 from soup_git.errors import FatalError
-from soup_git.storage.dvcobjects import address
+from soup_git.storage.dvcobjects import address, address_of_dvc2
 from soup_git.storage.dvcrepo import DvcRepo, protect
 from soup_git.storage.facts import Facts
 from soup_git.storage.files import beside, copy_bytes
 
 _COMPLETE = "history"
+_HASH = "  hash: md5\n"
 
 
 class DvcRemote:
@@ -99,12 +100,13 @@ class DvcRemote:
         return missing
 
     def _is_in(self, folder: Path, md5: str) -> bool:
-        if not address(folder, md5).is_file():
+        place = _found(folder, md5)
+        if not place.is_file():
             return False
         if not md5.endswith(".dir"):
             return True
-        files = self._dvc.folder_files(md5, address(folder, md5))
-        return all(address(folder, inner).is_file() for inner in files.values())
+        files = self._dvc.folder_files(md5, place)
+        return all(_found(folder, inner).is_file() for inner in files.values())
 
     def _asked(self, md5s: Collection[str]) -> set[str]:
         with self._scratch(md5s, links=True) as scratch:
@@ -119,7 +121,11 @@ class DvcRemote:
             return
         folder = self._folder
         if folder is not None:
-            self._copy(md5s, self._dvc.object_path, lambda md5: address(folder, md5))
+            self._copy(
+                md5s,
+                self._dvc.object_path,
+                lambda md5: _address(folder, md5, of_dvc2=self._dvc.is_of_dvc2(md5)),
+            )
         else:
             with self._scratch(md5s, links=True) as scratch:
                 self._dvc.run("push", folder=scratch, progress=True)
@@ -133,8 +139,10 @@ class DvcRemote:
         if folder is not None:
             self._copy(
                 md5s,
-                lambda md5: address(folder, md5),
-                lambda md5: address(self._dvc.cache_dir, md5),
+                lambda md5: _found(folder, md5),
+                lambda md5: _address(
+                    self._dvc.cache_dir, md5, of_dvc2=_found(folder, md5) != address(folder, md5)
+                ),
             )
         else:
             with self._scratch(md5s, links=False) as scratch:
@@ -167,14 +175,18 @@ class DvcRemote:
             (scratch / ".dvc").mkdir()
             cache = scratch / "cache" if links else self._dvc.cache_dir
             self._write_config(scratch / ".dvc" / "config", cache, scratch / "site")
+            of_dvc2 = {md5 for md5 in md5s if self._dvc.is_of_dvc2(md5)}
             items = "".join(
-                f"- md5: '{md5}'\n  hash: md5\n  path: '{md5}'\n" for md5 in sorted(set(md5s))
+                f"- md5: '{md5}'\n{'' if md5 in of_dvc2 else _HASH}  path: '{md5}'\n"
+                for md5 in sorted(set(md5s))
             )
             (scratch / "objects.dvc").write_text(f"outs:\n{items}")
             for md5 in self._with_contents(md5s) if links else ():
-                link = address(cache, md5)
-                link.parent.mkdir(parents=True, exist_ok=True)
-                link.symlink_to(self._dvc.object_path(md5).absolute())
+                # A folder that DVC 2 named has its files where DVC 2 had them.
+                for place in (address, address_of_dvc2) if of_dvc2 else (address,):
+                    link = place(cache, md5)
+                    link.parent.mkdir(parents=True, exist_ok=True)
+                    link.symlink_to(self._dvc.object_path(md5).absolute())
             yield scratch
 
     def _with_contents(self, md5s: Iterable[str]) -> set[str]:
@@ -202,3 +214,14 @@ class DvcRemote:
         with path.open("w") as file:
             path.chmod(0o600)  # a remote's section may hold its password
             config.write(file)
+
+
+def _address(store: Path, md5: str, *, of_dvc2: bool) -> Path:
+    return address_of_dvc2(store, md5) if of_dvc2 else address(store, md5)
+
+
+def _found(folder: Path, md5: str) -> Path:
+    """Where a remote in a folder has an object: in DVC 2's layout if only there."""
+    old = address_of_dvc2(folder, md5)
+    is_old = not address(folder, md5).is_file() and old.is_file()
+    return _address(folder, md5, of_dvc2=is_old)

@@ -25,7 +25,14 @@ from soup_git.core.manifest import WEIGHTS
 from soup_git.errors import FatalError
 from soup_git.storage.dvcconfig import DvcConfig, can_hold
 from soup_git.storage.dvcfiles import POINTER_SUFFIX
-from soup_git.storage.dvcobjects import address, folder_listing, md5_of_file, walk
+from soup_git.storage.dvcobjects import (
+    address,
+    address_of_dvc2,
+    folder_listing,
+    md5_of_dvc2,
+    md5_of_file,
+    walk,
+)
 from soup_git.storage.files import (
     copy_bytes,
     move_into_place,
@@ -81,8 +88,13 @@ class DvcRepo:
         path = self._own_path(md5)
         if path.is_file():
             return path
-        others = (address(cache, md5) for cache in self._others)
+        others = [address_of_dvc2(self.cache_dir, md5)]
+        others += [address(cache, md5) for cache in self._others]
         return next((other for other in others if other.is_file()), path)
+
+    def is_of_dvc2(self, md5: str) -> bool:
+        """Whether DVC 2 put the object here, so that its name is DVC 2's digest."""
+        return self.object_path(md5) == address_of_dvc2(self.cache_dir, md5)
 
     def _own_path(self, md5: str) -> Path:
         path, kept = address(self.cache_dir, md5), address(self.kept_dir, md5)
@@ -144,7 +156,8 @@ class DvcRepo:
     def verify(self, md5: str) -> bool:
         """Whether the object's bytes have the digest that names them."""
         path = self.object_path(md5)
-        return path.is_file() and md5_of_file(path) == md5.removesuffix(".dir")
+        digest = md5_of_dvc2 if self.is_of_dvc2(md5) else md5_of_file
+        return path.is_file() and digest(path) == md5.removesuffix(".dir")
 
     def store_file(
         self,

@@ -16,7 +16,7 @@ from soup_git.core.manifest import CONFIG, WEIGHTS, Manifest
 from soup_git.core.templates import PIPELINE
 from soup_git.errors import FatalError
 from soup_git.storage.dvcfiles import POINTER_SUFFIX
-from soup_git.storage.dvcobjects import folder_md5_of, md5_of_file, walk
+from soup_git.storage.dvcobjects import folder_md5_of, md5_of_dvc2, md5_of_file, walk
 from soup_git.storage.dvcprojects import (
     folders_of_projects,
     innermost,
@@ -166,6 +166,9 @@ class Workspace:
     def md5(self, path: Path) -> str:
         return self._file_fact("md5", path, md5_of_file, MD5_HEX.fullmatch)
 
+    def _md5_of_dvc2(self, path: Path) -> str:
+        return self._file_fact("md5-dos2unix", path, md5_of_dvc2, MD5_HEX.fullmatch)
+
     def sha256(self, path: Path) -> str:
         def compute(file: Path) -> str:
             import hashlib
@@ -215,7 +218,8 @@ class Workspace:
         place = self.dvc.object_path(md5)
         if not place.is_file():
             return []
-        if self.md5(place) != md5.removesuffix(".dir"):
+        digest = self._md5_of_dvc2 if self.dvc.is_of_dvc2(md5) else self.md5
+        if digest(place) != md5.removesuffix(".dir"):
             return [md5]
         if not md5.endswith(".dir"):
             return []
@@ -228,15 +232,23 @@ class Workspace:
             return folder_md5_of(path, self.md5)
         return self.md5(path) if path.is_file() else None
 
-    def output_md5(self, path: Path, md5: str) -> str | None:
+    def output_md5(self, path: Path, md5: str, *, of_dvc2: bool = False) -> str | None:
         """As `path_md5`, of a path where the object called `md5` is expected.
 
-        A hard link to that object is that object: what is known of one holds for both.
+        A hard link to that object is that object: what is known of one holds for both. Where
+        DVC 2 named it (`of_dvc2`), bytes that have this name by DVC 2's digest are it, too.
         """
         place = self.dvc.object_path(md5)
-        if path.is_file() and place.is_file() and path.samefile(place):
-            return self.md5(place)
-        return self.path_md5(path)
+        is_same = path.is_file() and place.is_file() and path.samefile(place)
+        found = self.md5(place) if is_same else self.path_md5(path)
+        if found in {None, md5} or not (of_dvc2 or self.dvc.is_of_dvc2(md5)):
+            return found
+        digest = self._md5_of_dvc2
+        return (
+            md5
+            if (folder_md5_of(path, digest) if path.is_dir() else digest(path)) == md5
+            else found
+        )
 
     def restore(self, md5: str, target: Path) -> None:
         """Give `target` the bytes of an object that was verified; remember both as such."""
@@ -246,7 +258,8 @@ class Workspace:
         before = place.stat()
         known = {kind: self._known(kind, place) for kind in ("md5", "sha256", "tensors")}
         dvc.restore_file(md5, target)
-        self.remember_md5(target, md5)
+        if not dvc.is_of_dvc2(md5):  # of text, its name is not what its bytes give
+            self.remember_md5(target, md5)
         after = place.stat()
         same = (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size)
         if same and before.st_ctime_ns != after.st_ctime_ns:

@@ -51,23 +51,26 @@ def plan_restore(
     given_up: list[str] = []
     for path, output in sorted(wanted.items()):
         target = output_target(workspace.root, path)
-        md5, held = workspace.output_md5(target, output.md5), in_git(path)
+        md5 = workspace.output_md5(target, output.md5, of_dvc2=output.of_dvc2)
+        held = in_git(path)
         # git takes away a file that it holds here and not there, whatever its bytes.
         if md5 == output.md5 and not held:
             unchanged.append(path)
             continue
         is_kept = md5 is None or _is_kept(workspace, target, md5)
-        is_versioned = md5 == output.md5 or (path in current and md5 == current[path].md5)
+        # Only under its own digest can the cache take it: DVC 2's name of text may be another.
+        digest = workspace.path_md5(target)
+        is_versioned = digest is not None and digest in _named(path, wanted, current)
         if is_versioned and not is_kept:
             save.append(path)
         elif not is_kept and not held:
             (given_up if force else local).append(path)
         restore.append(output)
     for path in sorted(set(current) - set(wanted)):
-        md5 = workspace.output_md5(output_target(workspace.root, path), current[path].md5)
-        if md5 is not None and md5 == current[path].md5:
+        target, named = output_target(workspace.root, path), current[path].md5
+        if workspace.output_md5(target, named) == named:
             remove.append(path)
-            if not workspace.object_is_sound(md5):
+            if not workspace.object_is_sound(named):
                 save.append(path)
     return Plan(
         restore=tuple(output for output in restore if output.path not in local),
@@ -77,6 +80,10 @@ def plan_restore(
         given_up=tuple(given_up),
         save=tuple(save),
     )
+
+
+def _named(path: str, *outputs: Mapping[str, Output]) -> set[str]:
+    return {named[path].md5 for named in outputs if path in named}
 
 
 def _is_kept(workspace: Workspace, target: Path, md5: str) -> bool:
