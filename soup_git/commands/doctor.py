@@ -89,6 +89,7 @@ def _of_repository(git: GitRepo) -> Iterator[Check]:
         return
     yield _parts(git)
     yield _hooks(git)
+    yield _settings(git)
     yield from clonechecks.checks(workspace)
 
 
@@ -104,6 +105,20 @@ def _parts(git: GitRepo) -> Check:
             "hooks, merges or fetches work only in part", "git soup init",
         )  # fmt: skip
     return Check("workspace", "parts", "ok", "complete: files, hooks, drivers, settings")
+
+
+def _settings(git: GitRepo) -> Check:
+    """Whether DVC can read `.git/config` where it copies it, for an experiment that runs apart."""
+    from soup_git.storage.gitsetup import repeated_keys, respelling
+
+    repeated = repeated_keys(git)
+    if not repeated:
+        return Check("workspace", "settings", "ok", "DVC's experiments can read .git/config")
+    return Check(
+        "workspace", "settings", "warning", f"{repeated[0]} is in .git/config more than once",
+        "dvc exp run --temp and its queue stop with DuplicateError; spelled apart, git still reads"
+        " one key", respelling(git, repeated[0]),
+    )  # fmt: skip
 
 
 def _hooks(git: GitRepo) -> Check:

@@ -11,9 +11,12 @@ that is there twice.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
+from collections import Counter
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
@@ -92,8 +95,21 @@ def missing_settings(git: GitRepo) -> list[Setting]:
             Setting(s.key.replace("@REMOTE@", remote), s.value.replace("@REMOTE@", remote))
             for s in PER_REMOTE
         ]  # fmt: skip
-        found += [s for s in wanted if f"{s.key.rpartition('.')[2]} = {s.value}" not in lines]
+        found += [
+            s
+            for s in wanted
+            if f"{s.key.rpartition('.')[2]} = {s.value}" not in lines
+            or _of_an_old_name(s, own.get(s.name, []))
+        ]
     return found
+
+
+def _of_an_old_name(setting: Setting, values: list[str]) -> list[str]:
+    """Our refspecs of a remote's former name, which `git remote rename` leaves, spelled `fetch`."""
+    name = setting.key.rpartition(".")[2]
+    template = next(s.value for s in PER_REMOTE if s.key.endswith(f".{name}"))
+    ours = re.compile(re.escape(template).replace("@REMOTE@", ".+"))
+    return [value for value in values if value != setting.value and ours.fullmatch(value)]
 
 
 def _is_missing(setting: Setting, own: list[str], ours: list[str]) -> bool:
@@ -108,6 +124,8 @@ def _is_missing(setting: Setting, own: list[str], ours: list[str]) -> bool:
 def apply_setting(git: GitRepo, setting: Setting) -> None:
     """Have one of the missing settings; an older version's line for it leaves `.git/config`."""
     if setting.key.startswith("remote."):
+        for value in _of_an_old_name(setting, git.config_values(setting.key, "--local")):
+            _forget(git, Setting(setting.key, value))
         _forget(git, setting)
         git.add_config(setting.key, setting.value)
         return
@@ -155,3 +173,43 @@ def _values(git: GitRepo, *scope: str) -> dict[str, list[str]]:
         key, _, value = item.partition("\n")
         found.setdefault(key, []).append(value)
     return found
+
+
+def repeated_keys(git: GitRepo) -> list[str]:
+    """The keys that `.git/config` has twice, spelled alike in one section: DVC's parser stops."""
+    counts: Counter[str] = Counter()
+    section, continued = "", False
+    for line in (git.common_dir / "config").read_text("utf-8", "surrogateescape").splitlines():
+        header = re.match(r'\s*\[\s*([^\s"\]]+)(?:\s+"(.*?)")?\s*\]', line)
+        key = re.match(r"\s*([A-Za-z][A-Za-z0-9-]*)\s*(?:=|$)", line)
+        if continued:
+            pass
+        elif header:
+            section = f"{header[1]}.{header[2]}" if header[2] else header[1]
+        elif key:
+            counts[f"{section}.{key[1]}"] += 1
+        continued = line.endswith("\\")
+    return [key for key, count in counts.items() if count > 1]
+
+
+def respelling(git: GitRepo, key: str) -> str:
+    """The commands that spell each value of a repeated key apart: to git it stays one key."""
+    section, _, name = key.rpartition(".")
+    taken = _lines(git)
+    spellings = (
+        "".join(letters)
+        for letters in product(*({c: None, c.swapcase(): None} for c in name.lower()))
+        if not any(line.startswith(f"{''.join(letters)} =") for line in taken)
+    )
+    remote = section.removeprefix("remote.")
+    ours = {s.value.replace("@REMOTE@", remote) for s in PER_REMOTE}
+    values = [v for v in dict.fromkeys(git.config_values(key, "--local")) if v not in ours]
+    commands = []
+    for value in values[1:]:
+        commands.append(
+            f"git config --fixed-value --unset-all {shlex.quote(key)} {shlex.quote(value)}"
+        )
+        commands.append(
+            f"git config --add {shlex.quote(f'{section}.{next(spellings)}')} {shlex.quote(value)}"
+        )
+    return " && ".join(commands)

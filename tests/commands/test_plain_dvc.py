@@ -7,12 +7,15 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from dvc_data.hashfile.hash import file_md5
 
 from tests.conftest import Run, runner
 from tests.warm import Warm, program_launcher
@@ -464,7 +467,7 @@ def test_a_template_belongs_to_the_top(monorepo, soup, refused):
 # -- experiments ------------------------------------------------------------------------------
 
 
-def test_experiments_run_apart_where_init_has_run(repo, soup, git, dvc, make_adapter, tmp_path):
+def test_experiments_run_apart_where_init_has_run(repo, soup, git, dvc, sh, make_adapter, tmp_path):
     """DVC copies .git/config with a parser that refuses repeated keys."""
     git("remote", "add", "origin", "..")
     git("config", "include.path", "own")
@@ -478,6 +481,29 @@ def test_experiments_run_apart_where_init_has_run(repo, soup, git, dvc, make_ada
     git("commit", "-qm", "one")
     dvc("exp", "run", "--temp", "-q", "--name", "apart")
     assert git("rev-parse", "--verify", "-q", "refs/exps/" + exps(git)).returncode == 0
+    git("remote", "rename", "origin", "up")
+    git("config", "--add", "remote.up.fetch", "+refs/pull/*:refs/pull/*")
+    fetched = set(git("config", "--get-all", "remote.up.fetch").stdout.split())
+    Path("more").write_text("another input\n")
+    git("commit", "-qam", "two")
+    dvc("exp", "run", "--queue", "-q", "--name", "queued")
+    assert soup("init", "--check", check=False).returncode == 1
+    soup("init")
+    told = json.loads(soup("doctor", "--json", check=False).stdout)["checks"]
+    (check,) = (c for c in told if c["name"] == "settings")
+    assert check["found"] == "remote.up.fetch is in .git/config more than once"
+    sh(check["fix"])
+    again = json.loads(soup("doctor", "--json", check=False).stdout)["checks"]
+    assert [c["state"] for c in again if c["name"] == "settings"] == ["ok"]
+    assert soup("init", "--check").returncode == 0
+    after = set(git("config", "--get-all", "remote.up.fetch").stdout.split())
+    assert {line.replace("origin", "up") for line in fetched} == after
+    dvc("queue", "start")
+    until = time.monotonic() + 60
+    while "/queued" not in git("for-each-ref", "refs/exps").stdout and time.monotonic() < until:
+        time.sleep(0.2)
+    assert "Success" in dvc("queue", "status").stdout
+    dvc("queue", "stop", "--kill")
 
 
 def exps(git: Run) -> str:
@@ -540,3 +566,110 @@ def test_what_dvc_2_wrote_is_read_once_dvc_has_migrated_it(repo, soup, git, dvc)
     soup("checkout")
     assert Path("rows.jsonl").read_bytes() == b'{"a": 1}\r\n'
     assert is_clean(dvc)
+
+
+@pytest.fixture
+def of_dvc2(repo: Path, soup: Run, git: Run, dvc: Run, make_adapter) -> Path:
+    """An adapter, text with CR LF and a folder with some, as DVC 2 keeps and names them."""
+    make_adapter("a", seed=1)
+    Path("rows.jsonl").write_bytes(b'{"a": 1}\r\n')
+    Path("rows").mkdir()
+    Path("rows", "x.txt").write_bytes(b"x\r\n")
+    Path("rows", "y.bin").write_bytes(b"\0\r\n")
+    soup("add", "a")
+    dvc("add", "-q", "rows.jsonl", "rows")
+    shutil.rmtree(".dvc/cache")
+    listing = [{"md5": as_dvc2(f), "relpath": f.name} for f in sorted(Path("rows").iterdir())]
+    Path("listing").write_text(json.dumps(listing))
+    named = {
+        Path("a", WEIGHTS): as_dvc2(Path("a", WEIGHTS)),
+        Path("rows.jsonl"): as_dvc2(Path("rows.jsonl")),
+        Path("rows"): hashlib.md5(Path("listing").read_bytes()).hexdigest() + ".dir",
+    }
+    for path, md5 in named.items():
+        pointer = path.with_name(f"{path.name}.dvc")
+        text = pointer.read_text().replace("  hash: md5\n", "")
+        pointer.write_text(re.sub("md5: .*", f"md5: {md5}", text))
+    objects = {named[f]: f for f in named if f.is_file()}
+    objects |= {named[Path("rows")]: Path("listing")}
+    objects |= {as_dvc2(f): f for f in Path("rows").iterdir()}
+    for md5, file in objects.items():
+        place = Path(".dvc/cache", md5[:2], md5[2:])
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, place)
+    Path("listing").unlink()
+    git("add", "--all")
+    git("commit", "-qm", "as DVC 2 wrote it")
+    assert is_clean(dvc)
+    return repo
+
+
+def as_dvc2(file: Path) -> str:
+    return str(file_md5(str(file), name="md5-dos2unix"))
+
+
+def contents() -> dict[str, bytes]:
+    files = [Path("a", WEIGHTS), Path("rows.jsonl"), *sorted(Path("rows").iterdir())]
+    return {str(file): file.read_bytes() for file in files}
+
+
+def test_what_dvc_2_wrote_is_read_as_it_is_and_named(of_dvc2, soup, git, dvc, sh):
+    before = contents()
+    told = json.loads(soup("status", "--json").stdout)
+    assert {d["path"]: d["state"] for d in told["data"]} == {"rows": "clean", "rows.jsonl": "clean"}
+    assert states(soup) == {"a": "clean"}
+    assert soup("fsck").stdout.endswith("clean\n")
+    for path in (Path("a", WEIGHTS), Path("rows.jsonl")):
+        path.unlink()
+    shutil.rmtree("rows")
+    soup("checkout")
+    assert contents() == before
+    assert is_clean(dvc)
+    assert "nothing to repair" in soup("checkout").stderr
+    Path("rows.jsonl").write_text("another\n")
+    assert "modified" in soup("status").stdout
+    Path("rows.jsonl").write_bytes(before["rows.jsonl"])
+    # The way that status names, as typed.
+    (note,) = (line for line in told["notes"] if "DVC 2" in line)
+    sh(f"{note.partition('layout, ')[2].replace(', then', ' &&')} -qm migrated")
+    assert "DVC 2" not in soup("status").stdout
+    assert is_clean(dvc)
+    assert soup("fsck").stdout.endswith("clean\n")
+
+
+def test_weights_of_dvc_2_that_are_added_again_come_to_the_layout_of_dvc_3(of_dvc2, soup, dvc):
+    soup("add", "a")
+    assert "hash: md5" in Path("a", f"{WEIGHTS}.dvc").read_text()
+    md5 = md5_named(f"a/{WEIGHTS}.dvc")
+    assert Path(".dvc/cache/files/md5", md5[:2], md5[2:]).is_file()
+    assert is_clean(dvc)
+
+
+@pytest.mark.parametrize("is_plain", [True, False])
+def test_objects_of_dvc_2_are_pushed_where_dvc_looks_for_them(
+    is_plain, of_dvc2, soup, git, dvc, tmp_path
+):
+    before = contents()
+    dvc("remote", "add", "-d", "store", tmp_path / "store")
+    if not is_plain:  # no plain folder for us: DVC itself moves the bytes
+        dvc("remote", "modify", "store", "type", "copy")
+    git("commit", "-qam", "a remote")
+    git("init", "-q", "--bare", tmp_path / "hub")
+    git("remote", "add", "origin", tmp_path / "hub")
+    soup("push")
+    shutil.rmtree(".dvc/cache")
+    Path("rows.jsonl").unlink()
+    dvc("pull", "-q")
+    shutil.rmtree(".dvc/cache")
+    Path("rows.jsonl").unlink()
+    if is_plain:
+        shutil.rmtree("rows")
+        Path("a", WEIGHTS).unlink()
+        soup("checkout")
+        assert contents() == before
+        assert is_clean(dvc)
+    else:
+        assert "dvc fetch" in soup("checkout", check=False).stderr
+        dvc("fetch", "-q")
+        soup("checkout")
+        assert contents() == before
