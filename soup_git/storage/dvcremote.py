@@ -54,7 +54,17 @@ class DvcRemote:
 
     @cached_property
     def _section(self) -> dict[str, str]:
-        return self._dvc.config.remote_section(self.require())
+        name = self.require()
+        section = self._dvc.config.remote_section(name)
+        for option in ("version_aware", "worktree"):
+            if section.get(option, "").lower() == "true":
+                raise FatalError(
+                    f"the DVC remote {name!r} has {option}: it names objects by the cloud's versions,"
+                    " not by their digests, and DVC alone finds them there",
+                    hint="dvc push and dvc fetch move them; for a remote that git soup serves,"
+                    f" dvc remote modify {name} {option} false",
+                )
+        return section
 
     @cached_property
     def _facts(self) -> Facts:
