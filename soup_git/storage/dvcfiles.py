@@ -51,9 +51,18 @@ def yaml_md5(md5: str) -> str:
 
 
 def with_weights(text: str, md5: str, size: int) -> str:
-    """The text of a pointer, or of one output, that names other bytes and is else as it was."""
-    replaced = _MD5_LINE.sub(rf"\1md5: {yaml_md5(md5)}", text)
-    return _SIZE_LINE.sub(rf"\1size: {size}", replaced)
+    """The text of a pointer, or of one output, that names other bytes and is else as it was.
+
+    New bytes are in the layout of DVC 3, and a text that DVC 2 wrote says so then.
+    """
+    named = f"md5: {yaml_md5(md5)}"
+    is_old = re.search(r"(?m)^[ -]*hash: ", text) is None
+    of_dvc3 = is_old and re.search(rf"(?m)^[ -]*{re.escape(named)}$", text) is None
+
+    def line(found: re.Match[str]) -> str:
+        return f"{found[1]}{named}" + (f"\n{' ' * len(found[1])}hash: md5" if of_dvc3 else "")
+
+    return _SIZE_LINE.sub(rf"\1size: {size}", _MD5_LINE.sub(line, text))
 
 
 _MD5_LINE = re.compile(r"(?m)^([ -]*)md5: .*$")

@@ -255,6 +255,50 @@ def test_foreach_and_matrix_stages_in_a_folder_with_a_wdir(repo, soup, git, dvc,
     assert is_clean(dvc)
 
 
+def test_git_merges_runs_of_a_foreach_entry_by_entry(repo, soup, git, dvc, make_adapter, tmp_path):
+    made = tmp_path / "made"
+    pipeline(
+        f"stages:\n  fit:\n    foreach: [a, b]\n    do:\n"
+        f"      cmd: cp {made}/${{item}}/{WEIGHTS} ${{item}}/{WEIGHTS}\n"
+        f"      outs:\n      - ${{item}}/{WEIGHTS}\n"
+    )
+
+    def train(branch: str, seeds: dict[str, int]) -> None:
+        git("switch", "-qc", branch)
+        for folder, seed in seeds.items():
+            make_adapter(made / folder, seed=seed)
+            dvc("repro", "-q", "--force", "--single-item", f"fit@{folder}")
+            soup("add", folder)
+        git("add", "--all")
+        git("commit", "-qm", branch)
+
+    for folder in "ab":
+        make_adapter(folder, seed=1)
+        Path(folder, WEIGHTS).unlink()
+    train("base", {"a": 1, "b": 1})
+    train("left", {"a": 2})
+    git("switch", "-q", "base")
+    train("right", {"b": 3})
+    wanted = md5_of("b")
+    git("merge", "-q", "--no-edit", "left")
+    assert is_clean(dvc)
+    assert states(soup) == {"a": "clean", "b": "clean"}
+    assert (md5_of("a"), md5_of("b")) == (md5_of(made / "a"), wanted)
+    # Both trained one entry again: its adapters are combined, as those of any stage.
+    git("switch", "-q", "left")
+    train("again", {"b": 4})
+    git("switch", "-q", "right")
+    git("merge", "-q", "--no-edit", "again")
+    assert is_clean(dvc)
+    assert states(soup) == {"a": "clean", "b": "clean"}
+    assert md5_of("b") not in {wanted, md5_of(made / "b")}
+    assert soup("fsck").stdout.endswith("clean\n")
+
+
+def md5_of(folder: Path | str) -> str:
+    return hashlib.md5(Path(folder, WEIGHTS).read_bytes(), usedforsecurity=False).hexdigest()
+
+
 def test_a_stage_whose_output_is_the_folder(repo, soup, dvc, make_adapter):
     make_adapter("made", seed=1)
     pipeline("stages:\n  fit:\n    cmd: cp -r made a\n    outs: [a]\n")
@@ -673,3 +717,71 @@ def test_objects_of_dvc_2_are_pushed_where_dvc_looks_for_them(
         dvc("fetch", "-q")
         soup("checkout")
         assert contents() == before
+
+
+def test_a_merge_of_weights_that_dvc_2_wrote_is_in_the_layout_of_dvc_3(
+    of_dvc2, soup, git, dvc, make_adapter
+):
+    git("switch", "-qc", "theirs")
+    md5s = [md5_of("a")]
+    for seed, branch in ((2, "theirs"), (3, "main")):
+        git("switch", "-q", branch)
+        make_adapter("a", seed=seed)
+        soup("add", "a")
+        md5s.append(md5_of("a"))
+        md5 = md5s[-1]
+        old, new = (
+            Path(".dvc/cache", md5[:2], md5[2:]),
+            Path(".dvc/cache/files/md5", md5[:2], md5[2:]),
+        )
+        old.parent.mkdir(exist_ok=True)
+        new.rename(old)
+        pointer = Path("a", f"{WEIGHTS}.dvc")
+        pointer.write_text(pointer.read_text().replace("  hash: md5\n", ""))
+        git("commit", "-qam", branch)
+        assert is_clean(dvc)
+    git("merge", "-q", "--no-edit", "theirs")
+    assert md5_of("a") not in md5s
+    assert md5_named(f"a/{WEIGHTS}.dvc") == md5_of("a")
+    assert is_clean(dvc)
+    assert states(soup) == {"a": "clean"}
+
+
+# -- remotes and data from outside the repository ---------------------------------------------
+
+
+def test_a_local_remote_serves_an_imported_dataset(repo, soup, git, dvc, tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"a": 1}\n')
+    dvc("import-url", "-q", "../rows.jsonl", "rows.jsonl")
+    git("add", "--all")
+    git("commit", "-qm", "imported")
+    git("init", "-q", "--bare", "-b", "main", tmp_path / "hub")
+    git("remote", "add", "origin", tmp_path / "hub")
+    dvc("remote", "add", "-q", "--local", "-d", "store", tmp_path / "store")
+    soup("push")
+    assert git("status", "--porcelain").stdout == ""
+    assert json.loads(dvc("status", "--cloud", "--json").stdout) == {}
+    git("clone", "-q", tmp_path / "hub", tmp_path / "clone")
+    os.chdir(tmp_path / "clone")
+    soup("init")
+    (tmp_path / "rows.jsonl").unlink()
+    dvc("remote", "add", "-q", "--local", "-d", "store", tmp_path / "store")
+    soup("checkout")
+    assert Path("rows.jsonl").read_text() == '{"a": 1}\n'
+    assert is_clean(dvc)
+
+
+def test_a_cloud_versioned_remote_is_left_to_dvc(repo, soup, git, dvc, sh, make_adapter, tmp_path):
+    git("init", "-q", "--bare", tmp_path / "hub")
+    git("remote", "add", "origin", tmp_path / "hub")
+    make_adapter("a", seed=1)
+    soup("add", "a")
+    dvc("remote", "add", "-q", "-d", "store", tmp_path / "store")
+    dvc("remote", "modify", "store", "version_aware", "true")
+    git("add", "--all")
+    git("commit", "-qm", "one")
+    done = soup("push", check=False)
+    assert "'store' has version_aware" in done.stderr
+    sh(hint_of(done).partition("serves, ")[2])
+    soup("push")
+    assert Path(tmp_path, "store", "files").is_dir()
