@@ -234,7 +234,7 @@ def test_another_method_says_how_to_compare_it(repo, git, soup, make_adapter):
 
 def test_a_python_that_is_gone_leaves_gits_own_diff(versions, git):
     command = git("config", "diff.soup.command").stdout.strip()
-    git("config", "--unset-all", "diff.soup.command")
+    git("config", "--file", ".git/soup/gitconfig", "--unset-all", "diff.soup.command")
     git("config", "diff.soup.command", re.sub(r"/\S+/python[\d.]*", "/gone/python", command))
     assert "\n+weights md5:" in git("diff", "HEAD~1", "HEAD", "--", MANIFEST).stdout
 

@@ -175,7 +175,7 @@ def test_plain_weights_that_are_said_to_be_in_few_bits(
 def test_the_folder_that_is_there_is_not_looked_for_on_the_hub(workspace: Path, base: Path) -> None:
     weights = base / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:5000])
-    assert "| see what the folder holds: config.json" in refused(workspace)
+    assert "| a download or copy that broke off: get the file again" in refused(workspace)
 
 
 LONG = [{**row, "text": row["text"] * 40} for row in LABELLED[:2]] + LABELLED[2:]

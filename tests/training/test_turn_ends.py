@@ -205,6 +205,7 @@ def test_a_prompt_that_ends_before_the_space_is_not_talked_about(workspace: Path
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_trl_warns_of_the_same_prompts(workspace: Path) -> None:
     """What TRL logs of a border inside of a token, when it makes tokens of such a row itself."""
+    from accelerate.logging import MultiProcessAdapter
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
@@ -215,6 +216,7 @@ def test_trl_warns_of_the_same_prompts(workspace: Path) -> None:
     options = {"use_cpu": True, "bf16": False, "report_to": "none", "gradient_checkpointing": False}
     for prompt, answer in (("Every morning ", "the baker"), ("Every morning", " the baker")):
         row = {"prompt": prompt, "completion": answer}
+        MultiProcessAdapter.warning_once.cache_clear()  # what another test heard counts as said
         logged: list[str] = []
         handler = logging.Handler()
         handler.emit = lambda record, said=logged: said.append(record.getMessage())  # type: ignore[misc, method-assign]
