@@ -20,11 +20,12 @@ from soup_git.core.drift import (
 )
 from soup_git.core.kinds import NO_PRODUCT
 from soup_git.core.targets import targets_of
+from soup_git.core.text import counted
 from soup_git.errors import FatalError
 from soup_git.render.drift import drift_map, drift_table, moved
 from soup_git.render.heatmap import HeatMap
 from soup_git.render.report import Table
-from soup_git.storage.resolver import Adapter, path_among
+from soup_git.storage.resolver import Adapter, other_adapters, path_among
 from soup_git.storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -58,7 +59,11 @@ class DriftReport:
             s.base_b or "-" if s.base_a == s.base_b else f"{s.base_a or '-'} -> {s.base_b or '-'}"
         )
         if s.equal:
-            return [self.title, f"the same adapter: {s.modules} modules, equal weights and config"]
+            return [
+                self.title,
+                f"the same adapter: {s.modules} modules, equal weights and config",
+                *s.notes,
+            ]
         differ = s.changed + s.added + s.removed + s.reshaped
         hidden = differ - len(moved(self.layers))
         more = f"… {hidden} more (--top-k {differ}; --format html for the map)" if hidden else ""
@@ -83,9 +88,20 @@ def diff(workspace: Workspace, a: str, b: str, adapter_path: str | None = None) 
     """
     path = path_among(workspace, (a, b), adapter_path)
     found = [workspace.adapter(spec, path) for spec in (a, b)]
-    if path is not None and adapter_path is None:
-        found = [replace(one, spec=_with_path(one)) for one in found]
-    return compare(*with_weights(workspace, found))
+    if path is None or adapter_path is not None:
+        return compare(*with_weights(workspace, found))
+    found = [replace(one, spec=_with_path(one)) for one in found]
+    report = compare(*with_weights(workspace, found))
+    others = _beside(*other_adapters(workspace, (a, b), path))
+    return replace(report, summary=replace(report.summary, notes=[*report.summary.notes, *others]))
+
+
+def _beside(equal: int, moved: Sequence[str]) -> list[str]:
+    """What a comparison of one adapter leaves unsaid of the others of its revisions."""
+    said = [f"the other {counted(equal, 'adapter')} of these revisions: equal"] if equal else []
+    if moved:
+        said.append(f"not compared here, and different too: {', '.join(moved)} (--adapter PATH)")
+    return said
 
 
 def _with_path(adapter: Adapter) -> str:

@@ -27,7 +27,7 @@ from soup_git.storage import beside
 from soup_git.storage.filenames import typed
 from soup_git.storage.files import bytes_of, inside
 from soup_git.storage.oddfolders import PICKLES, no_config, no_weights, pickled
-from soup_git.storage.several import alone_differs, by_itself, choose
+from soup_git.storage.several import all_of, by_itself, choose, differing
 from soup_git.storage.snapshot import inside_folder
 
 if TYPE_CHECKING:
@@ -81,8 +81,8 @@ def path_among(workspace: Workspace, specs: Sequence[str], path: str | None = No
     """The adapter that specs which are compared mean together: `path` where it is given.
 
     Else the one that a spec names by its path, else the one that alone differs between
-    revisions that have several, else the one that a tag or a config of them is about. None leaves
-    each spec to itself.
+    revisions that have several (any, where none does), else the one that a tag or a config of them
+    is about. None leaves each spec to itself.
     """
     if path is not None or len(specs) < 2:
         return path
@@ -93,13 +93,25 @@ def path_among(workspace: Workspace, specs: Sequence[str], path: str | None = No
     if not any(len(snapshot.adapters) > 1 for snapshot in at.values()):
         return None
     named = {folder for reading in found if (folder := _path_of(workspace, reading)) is not None}
-    if not named and len(at) > 1 and (folder := alone_differs(list(at.values()))) is not None:
-        return folder
+    if not named and len(at) > 1 and len(moved := differing(list(at.values()))) < 2:
+        return next(iter(moved or all_of(at.values())))
     if not named:
         meant = (by_itself(workspace.git, r, at[c], c) for r, c in commits.items())
         named = {folder for folder in meant if folder is not None}
     folder = named.pop() if len(named) == 1 else None
     return folder if all(folder in snapshot.adapters for snapshot in at.values()) else None
+
+
+def other_adapters(workspace: Workspace, specs: Sequence[str], path: str) -> tuple[int, list[str]]:
+    """Of the other adapters of revisions that are compared: how many are equal, and those that differ."""
+    found = [reading_of(workspace, spec) for spec in specs]
+    revisions = [r.revision for r in found if isinstance(r, RevisionSpec) and r.path is None]
+    if len(revisions) < len(specs):
+        return 0, []
+    commits = [workspace.git.commit(revision) for revision in revisions]
+    snapshots = [workspace.at(commit, label=commit[:10]) for commit in commits]
+    moved = [folder for folder in differing(snapshots) if folder != path]
+    return len(all_of(snapshots)) - len(moved) - 1, moved
 
 
 def _path_of(workspace: Workspace, reading: Reading) -> str | None:

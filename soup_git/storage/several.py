@@ -52,10 +52,9 @@ def by_itself(git: GitRepo, spec: str, snapshot: Snapshot, commit: str) -> str |
     return None
 
 
-def alone_differs(snapshots: Sequence[Snapshot]) -> str | None:
-    """The one adapter whose manifest or config is not the same in all of `snapshots`."""
-    found = [folder for folder in _all(snapshots) if not _is_equal(snapshots, folder)]
-    return found[0] if len(found) == 1 else None
+def differing(snapshots: Sequence[Snapshot]) -> list[str]:
+    """The adapters whose manifest or config is not the same in all of `snapshots`."""
+    return [folder for folder in all_of(snapshots) if not _is_equal(snapshots, folder)]
 
 
 def _wanted(spec: str, snapshot: Snapshot, wanted: str) -> str:
@@ -103,7 +102,8 @@ def _trained(snapshot: Snapshot) -> str | None:
     return PurePosixPath(output).as_posix() if output else None
 
 
-def _all(snapshots: Iterable[Snapshot]) -> list[str]:
+def all_of(snapshots: Iterable[Snapshot]) -> list[str]:
+    """The adapters of any of `snapshots`, sorted."""
     return sorted({folder for snapshot in snapshots for folder in snapshot.adapters})
 
 

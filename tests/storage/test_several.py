@@ -31,6 +31,9 @@ def test_the_adapter_that_alone_differs_is_the_one_that_is_compared(three, soup)
     report = json.loads(soup("diff", "main", "politer", "--json").stdout)["summary"]
     assert (report["a"], report["b"]) == ("main:adapters/tone", "politer:adapters/tone")
     assert report["changed"] > 0
+    assert (
+        "the other 2 adapters of these revisions: equal" in soup("diff", "main", "politer").stdout
+    )
     named = json.loads(
         soup("diff", "main", "politer", "--adapter", "adapters/tone", "--json").stdout
     )
@@ -80,7 +83,16 @@ def test_a_revision_means_what_its_config_trains(three, soup, git) -> None:
     git("add", "soup.yaml")
     git("commit", "-qm", "a config")
     assert "adapters/eu" in soup("show").stdout
-    assert json.loads(soup("diff", "main", "both", "--json").stdout)["summary"]["changed"] > 0
+    said = soup("diff", "main", "both").stdout
+    assert "main:adapters/eu -> both:adapters/eu" in said
+    assert "not compared here, and different too: adapters/tone (--adapter PATH)" in said
+
+
+def test_revisions_that_do_not_differ_are_said_to_be_equal(three, soup, git) -> None:
+    git("commit", "-q", "--allow-empty", "-m", "nothing")
+    done = soup("diff", "HEAD~1", "HEAD", "--exit-code")
+    assert "the same adapter: " in done.stdout
+    assert "the other 2 adapters of these revisions: equal" in done.stdout
 
 
 def test_a_tag_means_the_adapter_that_it_was_made_for(three, soup, git) -> None:
