@@ -114,3 +114,33 @@ def test_a_merge_has_what_its_inputs_have_in_common(tracked, soup, make_adapter)
         )["state"]
         == "clean"
     )
+
+
+def test_git_merges_what_lies_beside_and_the_manifest_agrees(repo, soup, git, make_adapter):
+    make_adapter("a", seed=1)
+    template = Path("a/chat_template.jinja")
+    template.write_text("{{ 1 }}\n")
+    soup("add", "a")
+    git("commit", "-qm", "one")
+    for branch, text in (("theirs", "{{ 2 }}\n"), ("other", "{{ 3 }}\n")):
+        git("checkout", "-qb", branch, "main")
+        template.write_text(text)
+        soup("add", "a")
+        git("commit", "-qam", branch)
+    git("checkout", "-q", "main")
+    make_adapter("a", seed=2)
+    soup("add", "a")
+    git("commit", "-qam", "ours")
+    git("merge", "-q", "--no-edit", "theirs")
+    assert template.read_text() == "{{ 2 }}\n"
+    assert soup("status", "--short").stdout == ""
+    soup("fsck")
+    git("merge", "--no-edit", "other", check=False)
+    assert git("diff", "--name-only", "--diff-filter=U").stdout.split() == [
+        "a/adapter.manifest", "a/chat_template.jinja",
+    ]  # fmt: skip
+    git("checkout", "MERGE_HEAD", "--", "a")
+    soup("checkout")
+    git("commit", "-qm", "theirs, whole")
+    assert template.read_text() == "{{ 3 }}\n"
+    assert soup("status", "--short").stdout == ""
