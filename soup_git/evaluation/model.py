@@ -39,14 +39,22 @@ class Model:
     """A causal language model with its tokenizer and chat template, in evaluation mode."""
 
     def __init__(
-        self, model: Any, tokenizer: Any, template: Template | None, *, name: str, batch_size: int
+        self,
+        model: Any,
+        tokenizer: Any,
+        template: Template | None,
+        *,
+        name: str,
+        batch_size: int,
+        ends: Sequence[int] | None = None,
     ) -> None:
+        """`ends` are the tokens that end an answer, instead of those of the model's own config."""
         self.model = model
         self.tokenizer = tokenizer
         self.template = template
         self.name = name
         self.batch_size = batch_size
-        self._ends = _end_tokens(model, tokenizer, template)
+        self._ends = _end_tokens(model, tokenizer, template, ends)
 
     # -- text to tokens -----------------------------------------------------------------------
 
@@ -249,9 +257,11 @@ def _stopped(text: str, stops: Sequence[str]) -> str:
     return text[: min(ends)] if ends else text
 
 
-def _end_tokens(model: Any, tokenizer: Any, template: Template | None) -> list[int]:
-    """Every token that ends an answer: the model's, the tokenizer's, the template's."""
-    configured = getattr(model.generation_config, "eos_token_id", None)
+def _end_tokens(
+    model: Any, tokenizer: Any, template: Template | None, own: Sequence[int] | None
+) -> list[int]:
+    """Every token that ends an answer: the adapter's or the model's, the tokenizer's, the template's."""
+    configured = own or getattr(model.generation_config, "eos_token_id", None)
     ends = list(configured) if isinstance(configured, list | tuple) else [configured]
     ends.append(tokenizer.eos_token_id)
     if template is not None:

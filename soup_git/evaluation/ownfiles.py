@@ -22,7 +22,15 @@ from soup_git.storage.resolver import Adapter
 from soup_git.training import model as bases
 
 _CONFIG = "tokenizer_config.json"
-_READ = (*VOCABULARIES, *TEMPLATES, _CONFIG, "special_tokens_map.json", "added_tokens.json")
+_GENERATION = "generation_config.json"
+_READ = (
+    *VOCABULARIES,
+    *TEMPLATES,
+    _CONFIG,
+    _GENERATION,
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,18 @@ class OwnFiles:
         if tokenizer.chat_template is None:
             tokenizer.chat_template = base.chat_template
         return tokenizer
+
+    def ends(self) -> list[int] | None:
+        """The tokens that end an answer by the adapter's generation config; None where it names none."""
+        if _GENERATION not in self.names:
+            return None
+        try:
+            raw = json.loads(self.read(_GENERATION))
+        except (ValueError, RecursionError):
+            return None
+        found = raw.get("eos_token_id") if isinstance(raw, dict) else None
+        ends = found if isinstance(found, list) else [found]
+        return [e for e in ends if type(e) is int and e >= 0] or None
 
     def _template(self) -> str | None:
         if "chat_template.jinja" in self.names:

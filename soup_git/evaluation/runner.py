@@ -214,10 +214,12 @@ class Runner:
             return
         tokenizer, template = self._tools_of(candidate)
         self._have_base_for(candidate)
+        ends = candidate.own.ends() if candidate is not None and candidate.own else None
         with self.attachments.use(candidate) as module:
             yield Model(
-                module, tokenizer, template, name=self.choice.base, batch_size=self.batch_size or 8
-            )
+                module, tokenizer, template,
+                name=self.choice.base, batch_size=self.batch_size or 8, ends=ends,
+            )  # fmt: skip
 
     @contextmanager
     def using_both(self, first: Candidate, second: Candidate) -> Iterator[tuple[Model, str, str]]:

@@ -11,6 +11,7 @@ import pytest
 
 from soup_git.core.digests import sha256_hex
 from soup_git.evaluation.candidate import Candidate, in_memory
+from soup_git.evaluation.model import Model
 from soup_git.evaluation.ownfiles import OwnFiles
 from soup_git.evaluation.runner import BaseChoice, Runner
 
@@ -75,3 +76,31 @@ def test_what_equals_the_bases_is_not_talked_of(
     names = [f.name for f in tiny_base.iterdir() if f.name.startswith("tokenizer")]
     runner._tools_of(owning(tiny_base, *names))
     assert "note" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "ends"),
+    [
+        ('{"eos_token_id": 7}', [7]),
+        ('{"eos_token_id": [7, 9]}', [7, 9]),
+        ('{"eos_token_id": null}', None),
+        ('{"eos_token_id": [true, "x", -1]}', None),
+        ("[]", None),
+        ("no json", None),
+    ],
+)
+def test_answers_end_where_the_adapters_generation_config_says(
+    runner: Runner, tmp_path: Path, text: str, ends: list[int] | None
+) -> None:
+    (tmp_path / "generation_config.json").write_text(text)
+    mine = owning(tmp_path, "generation_config.json")
+    assert mine.own is not None
+    assert mine.own.ends() == ends
+    tokenizer, template = runner._tools_of(mine)
+
+    class Base:
+        class generation_config:  # noqa: N801 - transformers' own name
+            eos_token_id = 5
+
+    told = Model(Base(), tokenizer, template, name="base", batch_size=1, ends=mine.own.ends())
+    assert told._ends[: len(ends or [5])] == (ends or [5])
