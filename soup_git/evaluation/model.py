@@ -261,7 +261,7 @@ def _end_tokens(
     model: Any, tokenizer: Any, template: Template | None, own: Sequence[int] | None
 ) -> list[int]:
     """Every token that ends an answer: the adapter's or the model's, the tokenizer's, the template's."""
-    configured = own or getattr(model.generation_config, "eos_token_id", None)
+    configured: Any = own or getattr(model.generation_config, "eos_token_id", None)
     ends = list(configured) if isinstance(configured, list | tuple) else [configured]
     ends.append(tokenizer.eos_token_id)
     if template is not None:
